@@ -1,0 +1,177 @@
+"""`<store>/catalog.duckdb`: every table of the store as a view, for `make sql`, `make stats` and any DuckDB client.
+
+    sources    one row per source: where it came from, licence, size of its raw files
+    documents  one row per document read: where from, bytes, tokens, kept or dropped by what, shard and start
+    funnel     documents, bytes and tokens per source by stage and reason; `read` is the sum of all others
+    failures   records that could not be read, by name (within the failure budget)
+    shards     one row per token shard
+    mixes      per mix and source: requested beside obtained share, repeats, tokens, documents, instances
+    runs       per stage and source: units, how many were reused in the last run, seconds, speed, peak memory
+
+The catalog holds no data that is not in the store: delete it and the next `make mix` or `make sql` writes it again.
+Where several mixes share a source, its rows are those of the mix that was built last.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import duckdb
+
+from pipeline.errors import ConfigError
+from pipeline.store import Store
+from pipeline.unit import Json
+
+FILE = "catalog.duckdb"
+STORAGE_VERSION = "v1.0.0"  # so that older clients can open it
+
+
+def path(store: Store) -> Path:
+    return store.path(FILE)
+
+
+def read_manifest(store: Store, mix: str) -> dict[str, Json]:
+    """The build manifest of a mix. Raises ConfigError when it has not been built in this store."""
+    try:
+        return json.loads(store.path(f"mixes/{mix}.build.json").read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{mix} has not been built under {store.root}; run: make mix MIX={mix}") from None
+
+
+def write(store: Store, mix: str, computed: Iterable[str]) -> None:
+    """Write the catalog anew, `mix` being the one built last; `computed`: the folders of the units it computed."""
+    others = sorted(
+        (file for file in store.path("mixes").glob("*.build.json") if file.name != f"{mix}.build.json"),
+        key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True,
+    )  # fmt: skip
+    sources: dict[str, dict[str, Json]] = {}
+    for manifest in [read_manifest(store, mix), *(json.loads(file.read_bytes()) for file in others)]:
+        for name, source in manifest["sources"].items():
+            sources.setdefault(name, source)
+    locks = [json.loads(file.read_bytes()) for file in sorted(store.path("mixes").glob("*.lock.json"))]
+    aside = store.path(f".tmp-{os.getpid()}-{FILE}")
+    aside.unlink(missing_ok=True)
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{_quoted(aside)}' AS catalog (STORAGE_VERSION '{STORAGE_VERSION}'); USE catalog")
+        _tables(connection, store, sources, locks, set(computed))
+        _documents(connection, store, sources)
+        _failures(connection, store, sources)
+        connection.execute("USE memory; DETACH catalog")
+    os.replace(aside, path(store))
+
+
+def _tables(
+    connection: duckdb.DuckDBPyConnection,
+    store: Store,
+    sources: dict[str, dict[str, Json]],
+    locks: list[dict[str, Json]],
+    computed: set[str],
+) -> None:
+    _table(
+        connection, "sources",
+        "source VARCHAR, title VARCHAR, origin VARCHAR, licence VARCHAR, revision VARCHAR, files BIGINT, raw_bytes BIGINT",
+        [
+            (name, s["title"], "; ".join(s["origin"]), "; ".join(s["licence"]), s["revision"], s["files"], s["raw_bytes"])
+            for name, s in sources.items()
+        ],
+    )  # fmt: skip
+    funnel = []
+    for name, source in sources.items():
+        lines = [(line["stage"], line["reason"], line["documents"], line["bytes"], line["tokens"]) for line in source["funnel"]]
+        totals = [sum(line[i] for line in lines) for i in (2, 3, 4)]
+        funnel += [(name, "read", "read", *totals)]
+        funnel += [(name, "read", f"failed: {reason}", count, None, None) for reason, count in source["failed"].items()]
+        funnel += [(name, *line) for line in lines]
+    _table(connection, "funnel", "source VARCHAR, stage VARCHAR, reason VARCHAR, documents BIGINT, bytes BIGINT, tokens BIGINT", funnel)
+    shards, rows = [], []
+    for name, source in sources.items():
+        for folder in source["units"]["shards"]:
+            for header_path in sorted(store.path(folder).glob("*-*.json")):
+                header = json.loads(header_path.read_bytes())
+                shards.append((name, f"{folder}/{header_path.stem}.bin", header["dtype"], header["tokens"], header["documents"],
+                               header["sha256"], header["split"]))  # fmt: skip
+    _table(
+        connection, "shards",
+        "source VARCHAR, path VARCHAR, dtype VARCHAR, tokens BIGINT, documents BIGINT, sha256 VARCHAR, split VARCHAR", shards,
+    )  # fmt: skip
+    for lock in locks:
+        rows += [
+            (
+                lock["mix"],
+                s["name"],
+                s["requested_share"],
+                s["obtained_share"],
+                s["repeats"],
+                s["instances"] * lock["sequence_length"],
+                s["documents"],
+                s["instances"],
+            )
+            for s in lock["sources"]
+        ]
+    _table(
+        connection, "mixes",
+        "mix VARCHAR, source VARCHAR, requested_share DOUBLE, obtained_share DOUBLE, repeats DOUBLE, tokens BIGINT, "
+        "documents BIGINT, instances BIGINT", rows,
+    )  # fmt: skip
+    _table(
+        connection, "runs",
+        "stage VARCHAR, source VARCHAR, units BIGINT, reused BIGINT, seconds DOUBLE, cpu_seconds DOUBLE, bytes BIGINT, "
+        "mb_per_second DOUBLE, peak_rss_mb DOUBLE", _runs(store, sources, computed),
+    )  # fmt: skip
+
+
+def _runs(store: Store, sources: dict[str, dict[str, Json]], computed: set[str]) -> list[tuple]:
+    """What computing the current units cost, whenever that was; from the journals' lines."""
+    lines: dict[tuple[str, str, str], dict[str, Json]] = {}
+    for journal in sorted(store.path("runs").glob("*.jsonl")):
+        for text in journal.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except json.JSONDecodeError:
+                continue  # the driver was killed while it wrote this line; the unit's record stands all the same
+            for key in line["units"]:
+                lines[line["stage"], line["source"], key] = line
+    rows = []
+    for name, source in sources.items():
+        for stage, folders in source["units"].items():
+            known = {id(line): line for folder in folders if (line := lines.get(tuple(folder.split("/"))))}.values()  # type: ignore[arg-type]
+            seconds = sum(line["seconds"] for line in known)
+            size = sum(line["bytes"] for line in known)
+            rows.append((
+                stage, name, len(folders), sum(folder not in computed for folder in folders), seconds,
+                sum(line["cpu_seconds"] for line in known), size, size / 1e6 / seconds if seconds else None,
+                max((line["peak_rss_mb"] for line in known), default=None),
+            ))  # fmt: skip
+    return rows
+
+
+def _documents(connection: duckdb.DuckDBPyConnection, store: Store, sources: dict[str, dict[str, Json]]) -> None:
+    skip = len(str(store.root)) + 2
+    selects = []
+    for name, source in sources.items():
+        ledgers = ", ".join(f"'{_quoted(store.path(folder))}/ledger.parquet'" for folder in source["units"]["shards"])
+        selects.append(
+            f"SELECT '{_quoted(name)}' AS source, id, file, row, bytes, tokens, kept, split, stage, dropped_by, reasons, "
+            f"substr(parse_dirpath(filename), {skip}) || '/' || shard AS shard, start "
+            f"FROM read_parquet([{ledgers}], filename = true)"
+        )
+    connection.execute(f"CREATE VIEW documents AS {' UNION ALL '.join(selects)}")
+
+
+def _failures(connection: duckdb.DuckDBPyConnection, store: Store, sources: dict[str, dict[str, Json]]) -> None:
+    selects = []
+    for name, source in sources.items():
+        files = ", ".join(f"'{_quoted(store.path(folder))}/failures.parquet'" for folder in source["units"]["documents"])
+        selects.append(f"SELECT '{_quoted(name)}' AS source, file, row, reason, detail FROM read_parquet([{files}])")
+    connection.execute(f"CREATE VIEW failures AS {' UNION ALL '.join(selects)}")
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str, columns: str, rows: list[tuple]) -> None:
+    connection.execute(f"CREATE TABLE {name} ({columns})")
+    if rows:
+        connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def _quoted(value: object) -> str:
+    return str(value).replace("'", "''")

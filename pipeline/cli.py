@@ -1,0 +1,142 @@
+"""The command-line program behind make. `tokenmill --help` lists everything."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import ConfigError, PipelineError
+
+app = typer.Typer(help="Raw corpora in, training tokens out.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Mix = Annotated[str, typer.Option("--mix", help="Which recipe: the name of a file under mixes/.")]
+StoreOption = Annotated[Path, typer.Option("--store", help="Where all outputs go.")]
+
+
+class Format(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+@app.command()
+def mix(
+    mix: Mix = "olmoe-mix",
+    data: Annotated[str, typer.Option(help="sample, hub, or a folder that holds <source>/** files.")] = "sample",
+    store: StoreOption = Path("data"),
+    tokens: Annotated[str, typer.Option(help="Length of the training run, such as 50M or 10B. Default: the recipe's.")] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Parallel workers; one core each.")] = os.cpu_count() or 1,
+    sources: Annotated[str, typer.Option(help="Narrow the mix to these sources, a,b,c.")] = "",
+    scale: Annotated[bool, typer.Option("--scale", help="Build a smaller mix than the recipe asks for if supply is short.")] = False,
+    recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
+) -> None:
+    """Build a mix: download, read, tokenize, filter, dedupe, write shards, resolve the recipe."""
+    from pipeline.build import Request, build
+    from pipeline.config import parse_count
+    from pipeline.progress import Progress
+    from pipeline.recipe import MIXES
+    from pipeline.stats import show_mix
+    from pipeline.store import Store
+
+    request = Request(
+        mix=mix, store=store, data=data, tokens=parse_count(tokens, "TOKENS") if tokens else None, workers=workers,
+        sources=tuple(name.strip() for name in sources.split(",") if name.strip()), scale=scale,
+        recipes=recipes or MIXES,
+    )  # fmt: skip
+    progress = Progress()
+    lock = build(request, progress)
+    show_mix(Store(store), mix, Console())
+    print(
+        f"{lock.instances:,} instances of {lock.sequence_length:,} tokens; the lock-file is {store}/mixes/{mix}.lock.json\n"
+        f"Next: make stats MIX={mix}   make verify MIX={mix}   "
+        f"make sql MIX={mix} Q=\"SELECT * FROM funnel WHERE source = 'wiki'\""
+    )
+
+
+@app.command()
+def stats(mix: Mix = "olmoe-mix", store: StoreOption = Path("data")) -> None:
+    """Requested beside obtained, what was dropped and why, what each stage cost."""
+    from pipeline.stats import show
+    from pipeline.store import Store
+
+    show(Store(store), mix, Console())
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="A query on the catalog; without one a DuckDB shell opens.")] = "",
+    mix: Mix = "olmoe-mix",
+    store: StoreOption = Path("data"),
+    format: Annotated[Format, typer.Option(help="table for people; csv or json for machines.")] = Format.table,
+) -> None:
+    """Query the catalog: sources, documents, funnel, failures, shards, mixes, runs."""
+    import duckdb
+
+    from pipeline import catalog
+    from pipeline.stats import format_value, open_catalog
+    from pipeline.store import Store
+
+    opened = Store(store)
+    if not catalog.path(opened).exists():
+        catalog.write(opened, mix, ())
+    if not query:
+        shell = Path(sys.executable).with_name("duckdb")
+        if not shell.exists():
+            raise ConfigError(f'no DuckDB shell beside {sys.executable}; run make setup, or give a query: make sql Q="…"')
+        raise typer.Exit(subprocess.call([shell, "-readonly", catalog.path(opened)]))
+    with open_catalog(opened) as connection:
+        try:
+            cursor = connection.execute(query)
+        except duckdb.Error as error:
+            raise ConfigError(str(error)) from error
+        names, rows = [column[0] for column in cursor.description], cursor.fetchall()
+    if format is Format.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([names, *rows])
+    elif format is Format.json:
+        json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, default=str, ensure_ascii=False)
+        print()
+    else:
+        from rich.table import Table
+
+        table = Table(*names, box=None, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(format_value(value) for value in row))
+        Console().print(table)
+
+
+@app.command()
+def verify(
+    mix: Mix = "olmoe-mix",
+    store: StoreOption = Path("data"),
+    workers: Annotated[int, typer.Option(min=1, help="Parallel readers.")] = os.cpu_count() or 1,
+) -> None:
+    """Reread everything that a mix rests on; name each thing that does not hold."""
+    from pipeline.progress import Progress
+    from pipeline.store import Store
+    from pipeline.verify import verify as find_problems
+
+    problems = find_problems(Store(store), mix, workers, Progress())
+    for problem in problems:
+        print(problem)
+    print(f"{mix}: {len(problems)} things do not hold" if problems else f"{mix}: everything holds")
+    raise typer.Exit(1 if problems else 0)
+
+
+def main() -> None:
+    """Run the program; an error that a person can act on is printed without a traceback, with exit status 1."""
+    try:
+        app()
+    except PipelineError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+if __name__ == "__main__":
+    main()

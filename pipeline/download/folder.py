@@ -1,0 +1,43 @@
+"""A source's files in the user's own folder: `<folder>/<source>/**`.
+
+Each file's sha256 is computed once and remembered in the store under its path, size and modification time.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+from pipeline.files import sha256_of, write_atomically
+from pipeline.readers import RawFile
+from pipeline.unit import canonical
+
+
+def files(folder: Path, source: str, inventory_path: Path, on_bytes: Callable[[int], None]) -> list[RawFile]:
+    """The source's raw files, sorted by name; [] when there is no such folder or nothing in it.
+
+    Hidden files are left out. `inventory_path` is where the remembered hashes are kept.
+    """
+    root = folder / source
+    if not folder.is_dir():
+        raise ConfigError(f"DATA={folder}: no such folder; give one that holds <source>/ folders, or sample, or hub")
+    found = sorted(
+        path for path in root.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )  # fmt: skip
+    known = json.loads(inventory_path.read_bytes()) if inventory_path.exists() else {}
+    inventory: dict[str, dict[str, object]] = {}
+    result = []
+    for path in found:
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        entry = known.get(str(path))
+        if not entry or entry["stamp"] != stamp:
+            entry = {"stamp": stamp, "sha256": sha256_of(path)}
+        on_bytes(status.st_size)
+        inventory[str(path)] = entry
+        name = path.relative_to(root).as_posix()
+        result.append(RawFile(name, str(path), status.st_size, str(entry["sha256"]), origin=str(folder)))
+    if inventory != known:
+        write_atomically(inventory_path, canonical(inventory, indent=1))
+    return result

@@ -1,0 +1,144 @@
+"""The lock-file of a mix, `mix.lock.json`: everything that says which tokens are read, and in which order.
+
+Out: canonical JSON (sorted keys), byte for byte the same for the same recipe and shards; some 250 bytes per shard,
+nothing per instance. In: the same, checked on load against itself: counts add up, and `fingerprint` is the sha256 of
+the canonical JSON of all that defines the order. Shards themselves are checked by whoever opens them (reader.py,
+verify.py). Paths are relative to the store, and not part of the fingerprint: a store can be moved.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import Model, dotted, shown
+from pipeline.errors import PipelineError
+from pipeline.permutation import ALGORITHM
+from pipeline.unit import canonical
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSummary:
+    """A shard as a lock-file lists it: the path of its .bin relative to the store, counts, sha256 of the .bin."""
+
+    path: str
+    tokens: int
+    documents: int
+    sha256: str
+
+
+class LockTokenizer(Model):
+    name: str
+    sha256: str
+    eos: int
+    vocab_size: int
+    dtype: str  # uint16 or uint32, little-endian
+
+
+class LockSource(Model):
+    """A source's part in the mix.
+
+    supply: whole instances in its training shards. slots: its places in the pool. instances: its expected number
+    among the run's (exact where the run is whole pools). repeats: how often the run reads one of its instances, on
+    average. tokens, documents: what its training shards hold.
+    """
+
+    name: str
+    requested_share: float
+    obtained_share: float
+    supply: int
+    slots: int
+    instances: int
+    repeats: float
+    tokens: int
+    documents: int
+    shards: tuple[ShardSummary, ...]
+    validation: tuple[ShardSummary, ...]
+
+
+class Lock(Model):
+    """A resolved mix. `pool` slots are permuted anew each epoch; `instances` is the length of the run."""
+
+    format: int
+    mix: str
+    recipe: dict[str, Any]
+    tokenizer: LockTokenizer
+    sequence_length: int
+    seed: int
+    permutation: str
+    pool: int
+    instances: int
+    sources: tuple[LockSource, ...]
+    fingerprint: str
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: equal locks give equal bytes."""
+        return canonical(self.model_dump(mode="json"), indent=1)
+
+    @classmethod
+    def sealed(cls, **fields: Any) -> "Lock":
+        """A lock of these fields with its format, permutation and fingerprint filled in."""
+        lock = cls(format=FORMAT, permutation=ALGORITHM, fingerprint="", **fields)
+        return lock.model_copy(update={"fingerprint": lock.order_hash()})
+
+    @classmethod
+    def read(cls, path: Path) -> "Lock":
+        """Read a lock-file. Raises PipelineError naming what does not hold."""
+        remedy = "build the mix again"
+        try:
+            value = json.loads(path.read_bytes())
+        except OSError as error:
+            raise PipelineError(f"{shown(path)}: cannot be read: {error.strerror}; {remedy}") from error
+        except ValueError as error:
+            raise PipelineError(f"{shown(path)}: is not JSON ({error}); {remedy}") from error
+        found = value.get("format") if isinstance(value, dict) else None
+        if found != FORMAT:
+            raise PipelineError(f"{shown(path)}: format {found!r}, this program reads {FORMAT}; {remedy}")
+        try:
+            lock = cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise PipelineError(f"{shown(path)}: {dotted(first['loc'])}: {first['msg']}; {remedy}") from None
+        if problem := lock.problem():
+            raise PipelineError(f"{shown(path)}: {problem}; {remedy}")
+        return lock
+
+    def problem(self) -> str | None:
+        """What contradicts itself in this lock, or None."""
+        if self.permutation != ALGORITHM:
+            return f"permutation {self.permutation!r}, this program has {ALGORITHM}"
+        if self.order_hash() != self.fingerprint:
+            return f"its contents have the fingerprint {self.order_hash()}, it says {self.fingerprint or 'none'}"
+        if sum(source.slots for source in self.sources) != self.pool:
+            return f"the slots of its sources do not add up to its pool of {self.pool}"
+        for source in self.sources:
+            if source.supply != whole_instances(source.shards, self.sequence_length):
+                return f"{source.name}: its shards do not hold {source.supply} instances"
+        return None
+
+    def order_hash(self) -> str:
+        """The fingerprint: sha256 over all that defines which tokens instance i has, for every i."""
+        order = {
+            "format": self.format,
+            "permutation": self.permutation,
+            "seed": self.seed,
+            "sequence_length": self.sequence_length,
+            "pool": self.pool,
+            "instances": self.instances,
+            "tokenizer": self.tokenizer.model_dump(),
+            "sources": [
+                [source.name, source.supply, source.slots, [[shard.tokens, shard.sha256] for shard in source.shards]]
+                for source in self.sources
+            ],
+        }
+        return hashlib.sha256(canonical(order)).hexdigest()
+
+
+def whole_instances(shards: tuple[ShardSummary, ...] | list[ShardSummary], sequence_length: int) -> int:
+    """Instances do not cross shards: the tail of each, shorter than an instance, is left out (as OLMo does)."""
+    return sum(shard.tokens // sequence_length for shard in shards)

@@ -1,0 +1,250 @@
+"""Reading a mix: instance i of a run, wherever it lies, in O(1) time and memory.
+
+In: a lock-file (lock.py) and the store its shards are in. Out: token arrays, and for each of them its source, its
+documents and its place. Opening costs one JSON file and no shard: those are opened when first read from, and refused
+if they are not what the lock says (shard_reader.py). There is no state but the index, so resuming at a step is
+starting there, on any number of ranks. PyArrow is imported only when documents are asked for. One reader per thread.
+
+Where instance n of a run lies:
+
+    epoch, place = divmod(n, pool);   slot = Permutation(seed, "epoch/<epoch>", pool)(place)
+    the source is the one whose slots, laid side by side in the lock's order, hold `slot`; j = slot - its first slot
+    copy, k = divmod(j, supply);      instance = Permutation(seed, "source/<name>/copy/<copy>", supply)(k)
+    its shards' whole instances, laid side by side in the lock's order, hold `instance`
+"""
+
+import operator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.lock import Lock, LockSource, ShardSummary
+from pipeline.permutation import FEW, Permutation
+from pipeline.shard_reader import ShardReader
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where an instance of a run comes from: `start` is its first token in `shard`, a path relative to the store."""
+
+    index: int
+    epoch: int
+    source: str
+    copy: int
+    shard: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentSpan:
+    """The part of a document that lies in an instance: tokens [start, start + length) of the instance, which follow the
+    document's first `offset` tokens. id, file and row are the document's own."""
+
+    id: str
+    file: str
+    row: int
+    start: int
+    length: int
+    offset: int
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """tokens: [sequence_length], uint16 or uint32, the caller's own copy. shard and start: as in Location."""
+
+    tokens: npt.NDArray[np.unsignedinteger]
+    source: str
+    shard: str
+    start: int
+    files: ShardReader
+
+    @cached_property
+    def boundaries(self) -> npt.NDArray[np.int64]:
+        """Where each document's tokens begin in the instance, ascending; the first is 0, whether or not the document
+        begins there. Taken from the shard's document table, for text may hold an end-of-document token too."""
+        return self.files.boundaries(self.shard, self.start)
+
+
+class MixReader(Sequence[Instance]):
+    """The instances of a run, in training order: `len(mix)`, `mix[i]`, `mix.batch(indices)`, `mix.steps(…)`.
+
+    `store` is the folder that shard paths are relative to: by default the one above the lock-file's.
+    Raises PipelineError for a lock-file or a shard that is missing, damaged or not what the lock says.
+    """
+
+    def __init__(self, lock_path: Path | str, store: Path | str | None = None) -> None:
+        self.lock_path = Path(lock_path)
+        self.store = Path(store) if store is not None else self.lock_path.absolute().parents[1]
+        self.lock = Lock.read(self.lock_path)
+        self.sequence_length = self.lock.sequence_length
+        sources = self.lock.sources
+        self._bounds = [0, *accumulate(source.slots for source in sources)]
+        self._before = [self._running_count(source.shards) for source in sources]
+        self._before_arrays = [np.array(before) for before in self._before]
+        self._first_shard = [0, *accumulate(len(source.shards) for source in sources)]
+        self._shards = [shard for source in sources for shard in source.shards]
+        self._permutations: dict[str, Permutation] = {}
+        listed = {shard.path: shard for source in sources for shard in (*source.shards, *source.validation)}
+        self._files = ShardReader(self.store, listed, self.lock.tokenizer, self.sequence_length)
+
+    def __len__(self) -> int:
+        return self.lock.instances
+
+    def __getitem__(self, index: int) -> Instance:  # type: ignore[override]  # no slices: see batch
+        _, source, _, shard, within = self._place(index)
+        return self._instance(self.lock.sources[source].name, self._shards[shard], within)
+
+    def __reduce__(self) -> tuple[type["MixReader"], tuple[Path, Path]]:
+        return MixReader, (self.lock_path, self.store)  # a worker process maps the shards anew
+
+    def batch(self, indices: npt.ArrayLike | range) -> npt.NDArray[np.unsignedinteger]:
+        """Instances `indices` of the run (integers [n]) → tokens [n, sequence_length], uint16 or uint32.
+
+        Raises IndexError outside [0, len(self)).
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        shards, within = self._places(wanted)
+        tokens = np.empty((len(wanted), self.sequence_length), dtype=self._files.dtype)
+        for row, shard, instance in zip(tokens, shards.tolist(), within.tolist(), strict=True):
+            self._files.read(self._shards[shard].path, instance, into=row)
+        return tokens
+
+    def steps(
+        self, global_batch: int, start_step: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[int, npt.NDArray[np.unsignedinteger]]]:
+        """(step, tokens [global_batch / world, sequence_length]) from `start_step` to the last whole step, for a rank.
+
+        Step s trains on instances [s·global_batch, (s+1)·global_batch), whatever `world` is; the ranks take equal
+        parts in order. Raises ValueError if they cannot.
+        """
+        if not 0 <= rank < world or global_batch < 1 or global_batch % world or start_step < 0:
+            raise ValueError(f"batch {global_batch} from step {start_step} for rank {rank} of {world}: each must have an equal part")
+        part = global_batch // world
+        for step in range(start_step, len(self) // global_batch):
+            first = step * global_batch + rank * part
+            yield step, self.batch(range(first, first + part))
+
+    def validation(self, source: str) -> Iterator[Instance]:
+        """The whole instances of a source's validation shards, in order. They are in no mix."""
+        for shard in self._source(source).validation:
+            for within in range(shard.tokens // self.sequence_length):
+                yield self._instance(source, shard, within)
+
+    def locate(self, index: int) -> Location:
+        """Where instance `index` of the run lies. Raises IndexError outside [0, len(self))."""
+        epoch, source, copy, shard, within = self._place(index)
+        start = within * self.sequence_length
+        return Location(index, epoch, self.lock.sources[source].name, copy, self._shards[shard].path, start)
+
+    def documents(self, index: int) -> list[DocumentSpan]:
+        """The documents whose tokens instance `index` holds, in order; their lengths sum to sequence_length."""
+        place = self.locate(index)
+        begin, end = place.start, place.start + self.sequence_length
+        spans = []
+        for row in self._files.rows(place.shard, *self._files.overlapping(place.shard, begin)):
+            cut = max(0, begin - row["start"])  # tokens of the document before this instance
+            length = min(end, row["start"] + row["length"]) - row["start"] - cut
+            start = row["start"] + cut - begin
+            spans.append(DocumentSpan(row["id"], row["file"], row["row"], start, length, row["offset"] + cut))
+        return spans
+
+    def occurrences(self, source: str, shard: str, start: int, length: int = 1) -> list[int]:
+        """The instances of the run that hold any of tokens [start, start + length) of a training shard, ascending.
+
+        With a document's shard, start and length (its row of the document table): every place it is trained on.
+        Costs two inverse permutations per instance, epoch and copy. Raises KeyError for an unknown source or shard.
+        """
+        entry = self._source(source)
+        number = self.lock.sources.index(entry)
+        position = {listed.path: place for place, listed in enumerate(entry.shards)}[shard]
+        before, whole = self._before[number][position : position + 2]
+        last = min((start + length - 1) // self.sequence_length, whole - before - 1)
+        found = []
+        for instance in range(before + start // self.sequence_length, before + last + 1):
+            for copy in range(-(-entry.slots // entry.supply)):
+                slot = copy * entry.supply + self._of_copy(entry, copy).inverse(instance)
+                if slot < entry.slots:
+                    found += self._times_of_slot(self._bounds[number] + slot)
+        return sorted(found)
+
+    def _times_of_slot(self, slot: int) -> list[int]:
+        epochs = range(-(-len(self) // self.lock.pool))
+        times = (epoch * self.lock.pool + self._of_epoch(epoch).inverse(slot) for epoch in epochs)
+        return [time for time in times if time < len(self)]
+
+    def _place(self, index: int) -> tuple[int, int, int, int, int]:
+        """(epoch, source number, copy, shard number, instance within the shard)."""
+        index = operator.index(index)  # a NumPy integer would overflow in the permutation
+        if not 0 <= index < len(self):
+            raise IndexError(f"instance {index} of a run of {len(self)}")
+        epoch, place = divmod(index, self.lock.pool)
+        slot = self._of_epoch(epoch)(place)
+        number = bisect_right(self._bounds, slot) - 1
+        source = self.lock.sources[number]
+        copy, k = divmod(slot - self._bounds[number], source.supply)
+        instance = self._of_copy(source, copy)(k)
+        before = self._before[number]
+        shard = bisect_right(before, instance) - 1
+        return epoch, number, copy, self._first_shard[number] + shard, instance - before[shard]
+
+    def _places(self, indices: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """_place for many: (shard numbers, instances within them)."""
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(f"instances {indices.min()} to {indices.max()} of a run of {len(self)}")
+        if len(indices) < FEW:
+            few = np.array([self._place(index)[3:] for index in indices], dtype=np.int64).reshape(-1, 2)
+            return few[:, 0], few[:, 1]
+        epochs, places = np.divmod(indices, self.lock.pool)
+        slots = _by_group(epochs, places, self._of_epoch)
+        numbers = np.searchsorted(self._bounds, slots, side="right") - 1
+        shards, within = np.empty_like(slots), np.empty_like(slots)
+        for number in np.unique(numbers).tolist():
+            source, chosen = self.lock.sources[number], np.flatnonzero(numbers == number)
+            copies, k = np.divmod(slots[chosen] - self._bounds[number], source.supply)
+            instances = _by_group(copies, k, partial(self._of_copy, source))
+            before = self._before_arrays[number]
+            shard = np.searchsorted(before, instances, side="right") - 1
+            shards[chosen], within[chosen] = self._first_shard[number] + shard, instances - before[shard]
+        return shards, within
+
+    def _of_epoch(self, epoch: int) -> Permutation:
+        return self._permutation(f"epoch/{epoch}", self.lock.pool)
+
+    def _of_copy(self, source: LockSource, copy: int) -> Permutation:
+        return self._permutation(f"source/{source.name}/copy/{copy}", source.supply)
+
+    def _permutation(self, label: str, n: int) -> Permutation:
+        if label not in self._permutations:
+            self._permutations[label] = Permutation(self.lock.seed, label, n)
+        return self._permutations[label]
+
+    def _source(self, name: str) -> LockSource:
+        for source in self.lock.sources:
+            if source.name == name:
+                return source
+        raise KeyError(f"{name}: the mix {self.lock.mix} has {', '.join(source.name for source in self.lock.sources)}")
+
+    def _running_count(self, shards: Sequence[ShardSummary]) -> list[int]:
+        return [0, *accumulate(shard.tokens // self.sequence_length for shard in shards)]
+
+    def _instance(self, source: str, shard: ShardSummary, within: int) -> Instance:
+        tokens = np.empty(self.sequence_length, dtype=self._files.dtype)
+        self._files.read(shard.path, within, into=tokens)
+        return Instance(tokens, source, shard.path, within * self.sequence_length, self._files)
+
+
+def _by_group(
+    groups: npt.NDArray[np.int64], values: npt.NDArray[np.int64], permutation: Callable[[int], Permutation]
+) -> npt.NDArray[np.int64]:
+    """Each value through the permutation of its group."""
+    result = np.empty_like(values)
+    for group in np.unique(groups).tolist():
+        chosen = np.flatnonzero(groups == group)
+        result[chosen] = permutation(group).array(values[chosen])
+    return result

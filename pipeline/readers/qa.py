@@ -1,0 +1,34 @@
+"""Requests of OLMo's multiple-choice tasks, each question with its right answer a record.
+
+Goes in: JSON lines as OLMo packages its tasks (`requests.jsonl.gz`): one line for each choice, with the question under
+`doc.query`, all choices under `doc.choices` and the right one's number under `doc.gold`. Comes out, for the first line
+of each question: `{"text": "<query> <choice>", "metadata": {"task", "question"}}`. The examples that the request puts
+before the question are left out: they are the same for a whole task. `row` is the line.
+
+It does not know training data from tests: name only files of `train_*` folders.
+Failures: those of jsonl.py, and `not_a_question`. Cost: that of jsonl.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pipeline.readers import Failure, RawFile, Record, jsonl
+
+
+def read(file: RawFile) -> Iterator[Record | Failure]:
+    """Yield the file's questions. Raises `PipelineError` for a damaged file."""
+    for line in jsonl.read(file):
+        if isinstance(line, Failure):
+            yield line
+        elif line.fields.get("idx") == 0:
+            yield _question(line)
+
+
+def _question(line: Record) -> Record | Failure:
+    match line.fields:
+        case {"task_name": str(task), "native_id": identity, "doc": {"query": str(query), "choices": [*choices], "gold": int(gold)}}:
+            if 0 <= gold < len(choices):
+                metadata = {"task": task, "question": str(identity)}
+                return Record(line.row, {"text": f"{query} {str(choices[gold]).strip()}", "metadata": metadata})
+    return Failure(line.row, "not_a_question", f"no task_name, doc.query, doc.choices and doc.gold in {', '.join(line.fields)}")

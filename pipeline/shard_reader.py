@@ -1,0 +1,147 @@
+"""Reading finished shards: token ids instance by instance, document tables row by row.
+
+In: the store, and what each shard must be. Out: an instance's ids, read straight into the caller's array; where
+documents start; chosen rows of a document table. A shard is checked when it is first read from: its header's format,
+dtype, tokenizer, counts and sha256 against the lock's, and the size of the file (0.1 ms; the bytes themselves are
+verify.py's work). An instance costs one system call, 4 µs for 8 KB that are in the page cache. Open files and tables are
+kept and the least recently used given up, so a mix may have more shards than a process may have open files; mapped
+memory would cost 28 µs whenever a shard is opened again, and end the process if a file were cut while in use.
+"""
+
+import json
+import os
+import resource
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import PipelineError
+from pipeline.lock import LockTokenizer, ShardSummary
+
+FORMAT = 1
+TABLES_KEPT = 64  # of documents' starts: 8 bytes per document of a shard
+V = TypeVar("V")
+
+
+class ShardReader:
+    """The shards of one store that were written with one tokenizer. `shards`: what each must be, by path."""
+
+    def __init__(self, store: Path, shards: Mapping[str, ShardSummary], tokenizer: LockTokenizer, sequence_length: int) -> None:
+        self.store, self.shards, self.tokenizer, self.sequence_length = store, shards, tokenizer, sequence_length
+        self.dtype = np.dtype(tokenizer.dtype).newbyteorder("<")
+        self._checked: set[str] = set()
+        self._files = _Recent(_files_kept(), self._open)
+        self._starts = _Recent(TABLES_KEPT, self._document_starts)
+
+    def read(self, path: str, instance: int, into: npt.NDArray[np.unsignedinteger]) -> None:
+        """Fill `into` ([sequence_length], `dtype`, contiguous) with an instance of the shard at `path`.
+
+        Raises PipelineError naming the file if it is missing, cut, or not what it must be.
+        """
+        size = into.nbytes
+        if os.preadv(self._files[path].descriptor, [into.data], instance * size) != size:
+            raise PipelineError(
+                f"{self.store / path}: ends within its instance {instance}; something cut it after it was opened, build the mix again"
+            )
+
+    def overlapping(self, path: str, start: int) -> tuple[int, int]:
+        """The rows [first, last) of a shard's document table whose tokens the instance at token `start` holds."""
+        starts = self._starts[path]
+        first = int(np.searchsorted(starts, start, side="right")) - 1
+        return first, int(np.searchsorted(starts, start + self.sequence_length, side="left"))
+
+    def boundaries(self, path: str, start: int) -> npt.NDArray[np.int64]:
+        """Where, within the instance at token `start`, each document's tokens begin; the first is 0."""
+        first, last = self.overlapping(path, start)
+        return np.maximum(self._starts[path][first:last] - start, 0)
+
+    def rows(self, path: str, first: int, last: int) -> list[dict[str, Any]]:
+        """Rows [first, last) of a shard's document table; only the row groups that they lie in are read."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._beside(path, ".parquet")) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = list(accumulate(sizes))
+            low, high = bisect_right(ends, first), bisect_right(ends, last - 1)
+            table = file.read_row_groups(list(range(low, high + 1)))
+        return table.slice(first - (ends[low] - sizes[low]), last - first).to_pylist()
+
+    def _open(self, path: str) -> "_File":
+        if path not in self._checked:
+            self._check(path)
+            self._checked.add(path)
+        return _File(self.store / path)
+
+    def _check(self, path: str) -> None:
+        listed, header_path = self.shards[path], self._beside(path, ".json")
+        try:
+            header = json.loads(header_path.read_bytes())
+            size = (self.store / path).stat().st_size
+        except OSError as error:
+            raise PipelineError(
+                f"{error.filename}: {error.strerror}; the mix needs this shard: build it again, or say where its store is"
+            ) from error
+        except ValueError as error:
+            raise PipelineError(f"{header_path}: not JSON ({error}); build the mix again") from error
+        must_be: dict[str, tuple[Any, Any]] = {
+            "format": (header.get("format"), FORMAT),
+            "dtype": (header.get("dtype"), self.tokenizer.dtype),
+            "eos": (header.get("eos"), self.tokenizer.eos),
+            "the tokenizer's sha256": (header.get("tokenizer", {}).get("sha256"), self.tokenizer.sha256),
+            "tokens": (header.get("tokens"), listed.tokens),
+            "sha256": (header.get("sha256"), listed.sha256),
+        }
+        for what, (found, expected) in must_be.items():
+            if found != expected:
+                raise PipelineError(f"{header_path}: {what} is {found}, the mix was made of {expected}; build the mix again")
+        expected = listed.tokens * self.dtype.itemsize
+        if size != expected:
+            raise PipelineError(
+                f"{self.store / path}: {size} bytes, and {listed.tokens} {self.dtype.name} tokens are {expected}; it was cut "
+                "or overwritten: remove its folder and build the mix again"
+            )
+
+    def _document_starts(self, path: str) -> npt.NDArray[np.int64]:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._beside(path, ".parquet"), columns=["start"])["start"].to_numpy()
+
+    def _beside(self, path: str, suffix: str) -> Path:
+        return (self.store / path).with_suffix(suffix)
+
+
+class _File:
+    """A file open for reading, closed when it is no longer held."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+
+class _Recent(Generic[V]):
+    """The most recently used values of `load(key)`, at most `size` of them."""
+
+    def __init__(self, size: int, load: Callable[[str], V]) -> None:
+        self._size, self._load = size, load
+        self._kept: dict[str, V] = {}
+
+    def __getitem__(self, key: str) -> V:
+        value = self._kept.pop(key) if key in self._kept else self._load(key)
+        self._kept[key] = value
+        if len(self._kept) > self._size:
+            del self._kept[next(iter(self._kept))]
+        return value
+
+
+def _files_kept() -> int:
+    """Half of the files that this process may have open, the other half being the caller's."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 16 if allowed == resource.RLIM_INFINITY else max(16, allowed // 2)

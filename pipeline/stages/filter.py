@@ -1,0 +1,43 @@
+"""Attributes → reasons.
+
+In: a part's rows.parquet and the attributes that the source's predicates name. Out: `filtered.parquet`, row-aligned
+with the part (reasons: every predicate that holds; dropped_by: the first), and `survivors.parquet`, the documents that
+no predicate dropped, as dedupe needs them: hash, id, row (its index in the part). No text is read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.documents import write_table
+from pipeline.engine import Stage, Work
+from pipeline.taggers.predicates import decide
+from pipeline.unit import Json, Record, Unit
+
+STAGE = Stage("filtered", 1, "pipeline.stages.filter:filter_part")
+HASH = "text_hash"
+
+
+def unit(source: str, drop: Mapping[str, str], rows: Record, attributes: Sequence[Record]) -> Unit:
+    inputs = [rows.output("rows.parquet"), *(record.output("attributes.parquet") for record in attributes)]
+    # A list of pairs: the order of the predicates decides which is blamed first, and keys of objects get sorted.
+    return STAGE.unit(source, inputs=tuple(inputs), params={"source": source, "drop": [list(p) for p in drop.items()]})
+
+
+def filter_part(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
+    for item in work:
+        rows, *attributes = (pq.read_table(item.store.path(artifact.path)) for artifact in item.unit.inputs)
+        table = rows.append_column("source", pa.array([item.unit.params["source"]] * rows.num_rows, pa.string()))
+        for attribute in attributes:
+            for name in attribute.column_names:
+                table = table.append_column(name, attribute[name])
+        decisions = decide(table, dict(item.unit.params["drop"]))
+        write_table(decisions, item.folder / "filtered.parquet")
+        survives = pc.and_(pc.is_null(decisions["dropped_by"]), pc.greater(rows["tokens"], 0))
+        columns = {"id": rows["id"], "row": pa.array(range(rows.num_rows), pa.int64())}
+        if HASH in table.column_names:
+            columns["hash"] = table[HASH]
+        write_table(pa.table(columns).filter(survives), item.folder / "survivors.parquet")
+        yield {"documents": rows.num_rows, "bytes": pc.sum(rows["bytes"]).as_py() or 0}

@@ -1,0 +1,92 @@
+"""The tables that `make mix` ends with and `make stats` shows, all of them queries on the catalog."""
+
+from collections.abc import Set
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import catalog
+from pipeline.errors import ConfigError
+from pipeline.store import Store
+
+
+def show(store: Store, mix: str, console: Console) -> None:
+    """The mix, what was dropped, licences, and what each stage cost."""
+    with open_catalog(store) as connection:
+        _known(connection, mix)
+        show_mix(store, mix, console)
+        sources = f"source IN (SELECT source FROM mixes WHERE mix = '{mix}')"
+        _print(
+            console, connection, "What was read, dropped and kept",
+            "SELECT source, stage, reason, documents, bytes / 1e6 AS MB, tokens, "
+            "documents / max(documents) FILTER (stage = 'read' AND reason = 'read') OVER (PARTITION BY source) AS share "
+            f"FROM funnel WHERE {sources} ORDER BY list_position(['read', 'tokenize', 'filter', 'dedupe', 'kept'], stage), "
+            "source, reason",
+            shares={"share"},
+        )  # fmt: skip
+        _print(
+            console, connection, "What each stage cost (seconds of the workers, MB of text)",
+            "SELECT stage, sum(units) AS units, sum(reused) AS reused, sum(seconds) AS seconds, sum(cpu_seconds) AS cpu_seconds, "
+            "sum(bytes) / 1e6 AS MB, sum(bytes) / 1e6 / nullif(sum(cpu_seconds), 0) AS \"MB per CPU-s\", "
+            f"max(peak_rss_mb) AS \"peak MiB\" FROM runs WHERE {sources} GROUP BY stage "
+            "ORDER BY list_position(['documents','tokens','attributes','filtered','holdout','duplicates','decisions','shards'], stage)",
+        )  # fmt: skip
+        _print(
+            console,
+            connection,
+            "Where it comes from",
+            f"SELECT source, title, licence, files, raw_bytes / 1e6 AS MB FROM sources WHERE {sources}",
+        )
+
+
+def show_mix(store: Store, mix: str, console: Console) -> None:
+    """Requested beside obtained."""
+    with open_catalog(store) as connection:
+        _known(connection, mix)
+        _print(
+            console, connection, f"The mix {mix}: requested beside obtained",
+            "SELECT source, requested_share AS requested, obtained_share AS obtained, repeats, tokens, documents, instances "
+            f"FROM mixes WHERE mix = '{mix}' "
+            "UNION ALL SELECT 'total', sum(requested_share), sum(obtained_share), NULL, "
+            f"sum(tokens), sum(documents), sum(instances) FROM mixes WHERE mix = '{mix}'",
+            shares={"requested", "obtained"},
+        )  # fmt: skip
+
+
+def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
+    """A read-only connection to the store's catalog; ConfigError when nothing was built yet."""
+    file = catalog.path(store)
+    if not file.exists():
+        raise ConfigError(f"{file} is not there: nothing has been built under {store.root} yet; run: make mix MIX=olmoe-mix")
+    return duckdb.connect(str(file), read_only=True)
+
+
+def _known(connection: duckdb.DuckDBPyConnection, mix: str) -> None:
+    mixes = [name for (name,) in connection.execute("SELECT DISTINCT mix FROM mixes ORDER BY mix").fetchall()]
+    if mix not in mixes:
+        raise ConfigError(f"{mix} has not been built in this store (built: {', '.join(mixes) or 'none'}); run: make mix MIX={mix}")
+
+
+def _print(console: Console, connection: duckdb.DuckDBPyConnection, title: str, query: str, shares: Set[str] = frozenset()) -> None:
+    cursor = connection.execute(query)
+    names = [column[0] for column in cursor.description]
+    rows = cursor.fetchall()
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False)
+    numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(names))]
+    for name, right in zip(names, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(format_value(value, name in shares) for name, value in zip(names, row, strict=True)))
+    console.print(table)
+    console.print()
+
+
+def format_value(value: object, share: bool = False) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if share:
+        return f"{value:.3%}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"

@@ -1,0 +1,115 @@
+"""The store: the one place that knows paths.
+
+    <root>/<stage>/<source>/<key>/…          outputs of a unit and, as `record.json`, what they must be
+    <root>/downloads/<source>/…              raw files from packages or the hub
+    <root>/mixes/<mix>.lock.json             a resolved mix: an index over shards
+    <root>/runs/*.jsonl                      one line per unit computed: how long, how much
+    <root>/catalog.duckdb                    views over all of it; can be deleted at any time
+
+A unit's folder appears by one rename, whole and with its record; anything under a name that begins with `.tmp-` is
+unfinished and is swept away when the next run takes the store's lock.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.files import fsync, sha256_of
+from pipeline.unit import Artifact, Json, Record, Unit
+
+RECORD = "record.json"
+ASIDE = ".tmp-"
+
+
+class Store:
+    """A folder of finished units."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+
+    def path(self, relative: str) -> Path:
+        return self.root / relative
+
+    def find(self, unit: Unit) -> Record | None:
+        """The unit's record, if it is done: the record is there and every output has the recorded size.
+
+        Sizes, not hashes, so that a finished mix is recognised in a moment; `verify` compares the hashes.
+        """
+        folder = self.path(unit.folder)
+        try:
+            record = Record.from_json(unit, (folder / RECORD).read_bytes())
+            if all(self.path(artifact.path).stat().st_size == artifact.bytes for artifact in record.outputs):
+                return record
+        except (FileNotFoundError, ValueError):
+            pass
+        return None
+
+    @contextmanager
+    def work_folder(self, unit: Unit) -> Iterator[Path]:
+        """A folder beside the unit's own, removed at the end unless it was published."""
+        parent = self.path(unit.folder).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{ASIDE}{unit.key[:8]}-", dir=parent))
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, unit: Unit, folder: Path, counts: dict[str, Json]) -> Record:
+        """Turn a work folder into the unit's finished folder: hash, fsync, write the record, rename."""
+        names = sorted(entry.name for entry in folder.iterdir())
+        outputs = []
+        for name in names:
+            path = folder / name
+            fsync(path)
+            outputs.append(Artifact(f"{unit.folder}/{name}", sha256_of(path), path.stat().st_size))
+        record = Record(unit, tuple(outputs), counts)
+        with open(folder / RECORD, "wb") as stream:
+            stream.write(record.to_json())
+            stream.flush()
+            os.fsync(stream.fileno())
+        fsync(folder)
+        final = self.path(unit.folder)
+        if final.exists() and self.find(unit) is None:
+            shutil.rmtree(final)  # damaged: its record or an output does not match
+        try:
+            folder.rename(final)
+        except OSError:
+            # Another process finished the same unit first; its bytes are the same.
+            if self.find(unit) is None:
+                raise
+        fsync(final.parent)
+        return record
+
+    @contextmanager
+    def lock(self, announce: Callable[[str], None]) -> Iterator[None]:
+        """Hold the store for one run at a time; a second run waits, after `announce(message)` told why.
+
+        Taking the lock also removes what a killed run left unfinished.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / ".lock", "a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                announce(f"another run (process {stream.read().strip() or '?'}) is writing to {self.root}; waiting for it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        for orphan in [*self.root.glob(f"*/{ASIDE}*"), *self.root.glob(f"*/*/{ASIDE}*")]:
+            try:
+                shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
+            except OSError as error:
+                raise PipelineError(f"cannot remove the unfinished {orphan}: {error}; remove it by hand") from error

@@ -1,0 +1,195 @@
+"""Predicates: the named SQL rules by which a recipe drops documents.
+
+In:   names and SQL expressions over the columns of the taggers and of every document (`drop:` of a source).
+Out:  when a recipe loads, a complaint about anything that could not work or could silently do nothing; when it runs,
+      the reasons that hold for each document.
+Cost: a few milliseconds per predicate to check, nanoseconds per document to decide; one thread.
+Not:  a predicate sees one document at a time. It has no subqueries, aggregates or side effects, reads no files, and
+      gives the same answer always. Where it is NULL it does not drop.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.taggers import column_types
+
+DECISION_SCHEMA = pa.schema([pa.field("reasons", pa.list_(pa.string()), nullable=False), pa.field("dropped_by", pa.string())])
+
+# What an expression may be made of: the classes of DuckDB's parse tree.
+_EXPRESSIONS = {
+    "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "OPERATOR", "TYPE",
+}  # fmt: skip
+
+
+class PredicateError(ConfigError):
+    """A predicate that cannot be used. `key` is its name."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}" if key else message)
+        self.key = key
+
+
+def columns_of(sql: str) -> set[str]:
+    """The columns that a predicate names, in lower case. Raises PredicateError if `sql` is not one plain expression."""
+    return set(_columns(_parse(sql)))
+
+
+def check_predicates(drop: Mapping[str, str]) -> None:
+    """Raise PredicateError, its `key` the predicate's name, unless every predicate can be decided.
+
+    That is: one SQL expression without subqueries, aggregates, windows, parameters or functions that are not
+    pure; over known columns, at least one; of type BOOLEAN; and it evaluates on a row of zeros and empty strings.
+    """
+    for name, sql in drop.items():
+        try:
+            _check(sql)
+        except PredicateError as error:
+            raise PredicateError(name, str(error)) from error
+
+
+def decide(attributes: pa.Table, drop: Mapping[str, str]) -> pa.Table:
+    """Which predicates hold for each row of `attributes`, which has every column that they name.
+
+    Returns, row-aligned, DECISION_SCHEMA: reasons (the names of all that hold, in the order of `drop`; empty if none
+    does) and dropped_by (the first of them, or null). Raises PipelineError naming a predicate that fails on these rows.
+    """
+    holds = np.zeros((attributes.num_rows, len(drop)), dtype=np.bool_)
+    for index, (name, sql) in enumerate(drop.items()):
+        try:
+            holds[:, index] = _evaluate(attributes.select(sorted(columns_of(sql))), sql)
+        except (duckdb.Error, KeyError) as error:
+            raise PipelineError(f"predicate {name} ({sql}) cannot be decided: {_first_line(error)}") from error
+    names = pa.array(list(drop), pa.string())
+    reasons = np.nonzero(holds)[1]
+    offsets = np.zeros(len(holds) + 1, dtype=np.int32)
+    np.cumsum(holds.sum(axis=1), out=offsets[1:])
+    first = pa.array(holds.argmax(axis=1) if drop else np.zeros(len(holds), np.int64), mask=~holds.any(axis=1))
+    columns = [pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(reasons))), names.take(first)]
+    return pa.table(columns, schema=DECISION_SCHEMA)
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database that reaches nothing outside itself. Every use takes a cursor of its own."""
+    return duckdb.connect(
+        ":memory:",
+        config={
+            "enable_external_access": "false",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "error_on_division_by_zero": "false",  # x / 0 is NULL: not dropped
+            "threads": "1",
+            "lock_configuration": "true",
+        },
+    )
+
+
+@cache
+def _functions() -> dict[str, bool]:
+    """DuckDB's functions; True for those that give a value of one row, the same always."""
+    query = """
+        SELECT function_name, bool_and(function_type = 'scalar' AND stability = 'CONSISTENT')
+        FROM duckdb_functions() GROUP BY function_name
+    """
+    return dict(_database().cursor().execute(query).fetchall())
+
+
+def _parse(sql: str) -> dict[str, Any]:
+    """The parse tree of one expression."""
+    (text,) = _database().cursor().execute("SELECT json_serialize_sql(?)", [f"SELECT {sql}\n"]).fetchall()[0]
+    tree = json.loads(text)
+    if tree["error"]:
+        raise PredicateError("", f"{sql!r} is not SQL: {tree['error_message']}")
+    nodes = [statement["node"] for statement in tree["statements"]]
+    tails = ("modifiers", "where_clause", "group_expressions", "having", "qualify", "sample")
+    if (
+        len(nodes) != 1
+        or nodes[0]["type"] != "SELECT_NODE"
+        or any(nodes[0][tail] for tail in tails)
+        or nodes[0]["from_table"]["type"] != "EMPTY"
+        or len(nodes[0]["select_list"]) != 1
+        or nodes[0]["select_list"][0]["alias"]
+    ):
+        raise PredicateError("", f"{sql!r} is more than one expression, such as `stars < 2`")
+    expression = nodes[0]["select_list"][0]
+    for node in _walk(expression):
+        kind = node.get("class")
+        if kind is not None and kind not in _EXPRESSIONS:
+            raise PredicateError("", f"{sql!r} has a {kind.lower()}; a predicate sees one document and has none")
+        if kind == "FUNCTION":
+            function = node["function_name"].lower()
+            if function not in _functions():
+                raise PredicateError("", f"{sql!r} calls {function}, which DuckDB has not{_nearest(function, _functions())}")
+            if not _functions()[function]:
+                raise PredicateError("", f"{sql!r} calls {function}, which is not a pure function of one document")
+    return expression
+
+
+def _walk(node: object) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _walk(child)
+
+
+def _columns(expression: dict[str, Any]) -> list[str]:
+    return [".".join(node["column_names"]).lower() for node in _walk(expression) if node.get("class") == "COLUMN_REF"]
+
+
+def _check(sql: str) -> None:
+    known = column_types()
+    columns = _columns(_parse(sql))
+    for column in columns:
+        if column not in known:
+            hint = _nearest(column, known) or f"; known: {', '.join(sorted(known))}"
+            quotes = " (text goes into single quotes)" if f'"{column}"' in sql else ""
+            raise PredicateError("", f"unknown column {column} in {sql!r}{quotes}{hint}")
+    if not columns:
+        raise PredicateError("", f"{sql!r} names no column, so it would drop all documents or none")
+    zeros = {name: _zero(known[name]) for name in columns}
+    try:
+        ((_, kind, *_),) = _query(pa.table(zeros), f"DESCRIBE SELECT ({sql}\n) FROM attributes").fetchall()
+        if kind == "BOOLEAN":
+            _evaluate(pa.table(zeros), sql)
+    except duckdb.Error as error:
+        raise PredicateError("", f"{sql!r} cannot be decided: {_first_line(error)}") from error
+    if kind != "BOOLEAN":
+        raise PredicateError("", f"{sql!r} is of type {kind}; a predicate is BOOLEAN, such as `stars < 2`")
+
+
+def _zero(kind: pa.DataType) -> pa.Array:
+    """One row: 0, false, an empty string, or null of any other type."""
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+        return pa.array([0]).cast(kind)
+    return pa.array([""], kind) if pa.types.is_string(kind) else pa.nulls(1, kind)
+
+
+def _evaluate(table: pa.Table, sql: str) -> np.ndarray:
+    """[rows] bool; NULL is False."""
+    values = _query(table, f"SELECT coalesce(({sql}\n), false) AS holds FROM attributes").fetchnumpy()["holds"]
+    return np.asarray(values, dtype=np.bool_)
+
+
+def _query(table: pa.Table, sql: str) -> duckdb.DuckDBPyConnection:
+    cursor = _database().cursor()
+    cursor.register("attributes", table)
+    return cursor.execute(sql)
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,40 @@
+"""Fixtures that several test files share: the corpus, one Ray for the whole session, a built store."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.build import Request, build
+from pipeline.progress import Progress
+from pipeline.store import Store
+from tests.pipeline.corpus import write_corpus, write_recipes
+
+
+@pytest.fixture(scope="session")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recipes(tmp_path_factory.mktemp("recipes"))
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, corpus: Path, recipes: Path) -> Store:
+    """The small mix, built once in this process. Tests must not change this store."""
+    store = Store(tmp_path_factory.mktemp("built") / "store")
+    build(Request("small", store.root, str(corpus), workers=1, recipes=recipes, shard_tokens=20_000, scale=True), Progress())
+    return store
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """One Ray for all tests that need several workers."""
+    from ray.cluster_utils import Cluster
+
+    arguments = {"num_cpus": 4, "include_dashboard": False, "object_store_memory": 100 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    yield cluster.address
+    cluster.shutdown()
