@@ -135,7 +135,7 @@ def _runs(store: Store, sources: dict[str, dict[str, Json]], computed: set[str])
     rows = []
     for name, source in sources.items():
         for stage, folders in source["units"].items():
-            known = {id(line): line for folder in folders if (line := lines.get(tuple(folder.split("/"))))}.values()  # type: ignore[arg-type]
+            known = {id(line): line for folder in folders if (line := lines.get(tuple(folder.split("/"))))}.values()
             seconds = sum(line["seconds"] for line in known)
             size = sum(line["bytes"] for line in known)
             rows.append((

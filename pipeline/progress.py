@@ -31,8 +31,7 @@ class Bar:
         self.done_bytes += size
         speed = f"{self.megabytes_per_second:.1f} MB/s"
         if self.bars:
-            state = {"units": f"{self.done_units}/{self.units}", "speed": speed}
-            self.bars.update(self.task, completed=self.done_bytes, **state)
+            self.bars.update(self.task, completed=self.done_bytes, units=f"{self.done_units}/{self.units}", speed=speed)
         elif time.monotonic() - self.shown > PLAIN_INTERVAL_S and self.done_units < self.units:
             self.shown = time.monotonic()
             left = (self.total_bytes - self.done_bytes) / 1e6 / max(self.megabytes_per_second, 1e-9)

@@ -35,8 +35,8 @@ class ShardReader:
         self.store, self.shards, self.tokenizer, self.sequence_length = store, shards, tokenizer, sequence_length
         self.dtype = np.dtype(tokenizer.dtype).newbyteorder("<")
         self._checked: set[str] = set()
-        self._files = _Recent(_files_kept(), self._open)
-        self._starts = _Recent(TABLES_KEPT, self._document_starts)
+        self._files = _Recent[_File](_files_kept())
+        self._starts = _Recent[npt.NDArray[np.int64]](TABLES_KEPT)
 
     def read(self, path: str, instance: int, into: npt.NDArray[np.unsignedinteger]) -> None:
         """Fill `into` ([sequence_length], `dtype`, contiguous) with an instance of the shard at `path`.
@@ -44,21 +44,21 @@ class ShardReader:
         Raises PipelineError naming the file if it is missing, cut, or not what it must be.
         """
         size = into.nbytes
-        if os.preadv(self._files[path].descriptor, [into.data], instance * size) != size:
+        if os.preadv(self._files.get(path, self._open).descriptor, [into.data], instance * size) != size:
             raise PipelineError(
                 f"{self.store / path}: ends within its instance {instance}; something cut it after it was opened, build the mix again"
             )
 
     def overlapping(self, path: str, start: int) -> tuple[int, int]:
         """The rows [first, last) of a shard's document table whose tokens the instance at token `start` holds."""
-        starts = self._starts[path]
+        starts = self._starts.get(path, self._document_starts)
         first = int(np.searchsorted(starts, start, side="right")) - 1
         return first, int(np.searchsorted(starts, start + self.sequence_length, side="left"))
 
     def boundaries(self, path: str, start: int) -> npt.NDArray[np.int64]:
         """Where, within the instance at token `start`, each document's tokens begin; the first is 0."""
         first, last = self.overlapping(path, start)
-        return np.maximum(self._starts[path][first:last] - start, 0)
+        return np.maximum(self._starts.get(path, self._document_starts)[first:last] - start, 0)
 
     def rows(self, path: str, first: int, last: int) -> list[dict[str, Any]]:
         """Rows [first, last) of a shard's document table; only the row groups that they lie in are read."""
@@ -127,14 +127,14 @@ class _File:
 
 
 class _Recent(Generic[V]):
-    """The most recently used values of `load(key)`, at most `size` of them."""
+    """At most `size` values, those used last."""
 
-    def __init__(self, size: int, load: Callable[[str], V]) -> None:
-        self._size, self._load = size, load
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._kept: dict[str, V] = {}
 
-    def __getitem__(self, key: str) -> V:
-        value = self._kept.pop(key) if key in self._kept else self._load(key)
+    def get(self, key: str, load: Callable[[str], V]) -> V:
+        value = self._kept.pop(key) if key in self._kept else load(key)
         self._kept[key] = value
         if len(self._kept) > self._size:
             del self._kept[next(iter(self._kept))]

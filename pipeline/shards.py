@@ -13,6 +13,7 @@ and is continued in the following ones; the end-of-document token stands only at
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,7 @@ class ShardWriter:
     def __init__(self, folder: Path, split: str, dtype: np.dtype, max_tokens: int, header: Mapping[str, Json]) -> None:
         self.folder, self.split, self.dtype, self.max_tokens, self.header = folder, split, dtype, max_tokens, header
         self.shards: list[dict[str, Json]] = []
-        self._file = None
+        self._file: BinaryIO | None = None
         self._tokens = 0
 
     def add(self, tokens: np.ndarray, rows: pa.Table, starts: np.ndarray, lengths: np.ndarray) -> list[tuple[int, int]]:
@@ -107,11 +108,11 @@ class ShardWriter:
         for begin in range(start, end, COPY_TOKENS):
             piece = np.ascontiguousarray(tokens[begin : min(end, begin + COPY_TOKENS)], dtype=self.dtype).data
             self._digest.update(piece)
-            self._file.write(piece)
+            self._file.write(piece)  # type: ignore[union-attr]  # opened by _append_rows
         self._tokens += end - start
 
     def _finish(self) -> None:
-        self._file.close()
+        self._file.close()  # type: ignore[union-attr]
         table = pa.concat_tables(self._tables).combine_chunks()
         write_table(table, self._path(".parquet"))
         counts = {"tokens": self._tokens, "documents": table.num_rows}

@@ -164,9 +164,13 @@ def _pypi_url(file: PackageFile, session: requests.Session) -> str:
 @functools.cache
 def _configured_index() -> str:
     """The index that pip is configured with, else PyPI. Asking pip takes half a second."""
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)  # exits 1 where nothing is configured
-    return told.stdout.strip() or "https://pypi.org/simple/"
+    # `pip config list` merges all of pip's files; `pip config get` looks into one.
+    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    for line in told.stdout.splitlines():
+        key, _, value = line.partition("=")
+        if key == "global.index-url":
+            return value.strip("'\"")
+    return "https://pypi.org/simple/"
 
 
 def _absent(file: PackageFile, registry: str) -> PipelineError:

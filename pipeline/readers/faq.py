@@ -35,8 +35,9 @@ def sections(text: str) -> list[tuple[str, str]]:
     """Titles and the texts that follow them, up to the next title."""
     lines = text.split("\n")
     titles = [number for number in range(len(lines) - 1) if _is_title(lines, number)]
-    ends = [number - (_rule(lines, number - 1) == _rule(lines, number + 1)) for number in titles[1:]] + [len(lines)]
-    return [(lines[n].strip(), _body(lines[n + 2 : end])) for n, end in zip(titles, ends, strict=True)]
+    begins = [number - (_rule(lines, number - 1) == _rule(lines, number + 1)) for number in titles]  # of the line above, if any
+    ends = [*begins[1:], len(lines)]
+    return [(lines[title].strip(), _body(lines[title + 2 : end])) for title, end in zip(titles, ends, strict=False)]
 
 
 def _is_title(lines: list[str], number: int) -> bool:

@@ -2,8 +2,9 @@
 
 Goes in: an HTML file (decoded as html.py does). Comes out: one record, `{"text", "url", "metadata"}`: MathJax, KaTeX,
 MathML and image formulas between dollar signs, headings as Markdown, boilerplate lines removed; `metadata` says whether
-mathematics was found, as OpenWebMath's `extraction_info` does. Not done: OpenWebMath's filters (language, MathScore,
-perplexity), whose models are not at hand here.
+mathematics was found, as OpenWebMath's `extraction_info` does. The extractor's quirk stays, as its texts have it: of
+MathJax's delimiters `\\(…\\)` becomes `$$…$$` and `\\[…\\]` becomes `$…$`. Not done: OpenWebMath's filters (language,
+MathScore, perplexity), whose models are not at hand here.
 
 Failure: `extraction_failed`, where the extractor gives up on a page.
 Cost: about 1 MB of HTML a second on one core. resiliparse must be older than 2: with it the extractor fails on every

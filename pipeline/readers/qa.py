@@ -2,8 +2,9 @@
 
 Goes in: JSON lines as OLMo packages its tasks (`requests.jsonl.gz`): one line for each choice, with the question under
 `doc.query`, all choices under `doc.choices` and the right one's number under `doc.gold`. Comes out, for the first line
-of each question: `{"text": "<query> <choice>", "metadata": {"task", "question"}}`. The examples that the request puts
-before the question are left out: they are the same for a whole task. `row` is the line.
+of each question: `{"text": "<query> <choice>", "metadata": {"task", "question"}}`. Left out are the examples that a
+request puts before the question, the same for a whole task, and the lines that ask for a choice without its question,
+to tell how probable it is by itself. `row` is the line.
 
 It does not know training data from tests: name only files of `train_*` folders.
 Failures: those of jsonl.py, and `not_a_question`. Cost: that of jsonl.py.
@@ -22,13 +23,20 @@ def read(file: RawFile) -> Iterator[Record | Failure]:
         if isinstance(line, Failure):
             yield line
         elif line.fields.get("idx") == 0:
-            yield _question(line)
+            question = _question(line)
+            if question is not None:
+                yield question
 
 
-def _question(line: Record) -> Record | Failure:
+def _question(line: Record) -> Record | Failure | None:
     match line.fields:
-        case {"task_name": str(task), "native_id": identity, "doc": {"query": str(query), "choices": [*choices], "gold": int(gold)}}:
-            if 0 <= gold < len(choices):
-                metadata = {"task": task, "question": str(identity)}
-                return Record(line.row, {"text": f"{query} {str(choices[gold]).strip()}", "metadata": metadata})
-    return Failure(line.row, "not_a_question", f"no task_name, doc.query, doc.choices and doc.gold in {', '.join(line.fields)}")
+        case {
+            "task_name": str(task), "native_id": identity, "request": {"context": str(context)},
+            "doc": {"query": str(query), "choices": [*choices], "gold": int(gold)},
+        } if 0 <= gold < len(choices):  # fmt: skip
+            if not context.endswith(query):
+                return None
+            metadata = {"task": task, "question": str(identity)}
+            return Record(line.row, {"text": f"{query} {str(choices[gold]).strip()}", "metadata": metadata})
+    detail = f"no task_name, request.context, doc.query, doc.choices and doc.gold among {', '.join(line.fields)}"
+    return Failure(line.row, "not_a_question", detail)

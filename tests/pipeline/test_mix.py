@@ -147,13 +147,13 @@ def refusal(mix: Mix, supply: dict[str, int], tokens: int | None = None) -> str:
 def test_short_supply_is_refused_with_the_source_and_the_remedies() -> None:
     mix = mix_of({"a": {"weight": 3}, "b": {"weight": 1, "repeats": 2}}, tokens=8000)
     assert refusal(mix, {"a": 900, "b": 100}) == (
-        "small: 8K tokens are asked for, its sources give 4000 (epochs: 1)\n"
+        "small: 8K tokens are asked for, its sources give 4008 (epochs: 1)\n"
         "  b is short by 1.6K tokens: one epoch needs 3.2K, its shards give 1.6K at 2 repeats\n"
-        "TOKENS=4000 fits; SCALE=1 takes what there is; or add data to the sources named, or raise their max_repeats "
+        "TOKENS=4008 fits; SCALE=1 takes what there is; or add data to the sources named, or raise their max_repeats "
         "or the epochs in mixes/small.yaml"
     )
-    assert plan(mix, {"a": 900, "b": 100}, tokens=4000).instances == 500
-    assert plan(mix, {"a": 900, "b": 100}, scale=True).instances == 500
+    assert plan(mix, {"a": 900, "b": 100}, tokens=4008).instances == 501
+    assert plan(mix, {"a": 900, "b": 100}, scale=True).instances == 501
     assert "b is short" not in refusal(mix, {"a": 300, "b": 1000})
 
 
