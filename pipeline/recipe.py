@@ -20,7 +20,7 @@ from pipeline.config import Amount, Bytes, Count, Flag, Integer, M, Model, Share
 from pipeline.errors import ConfigError
 
 MIXES = Path(__file__).resolve().parents[1] / "mixes"
-PACKAGE = re.compile(r"pypi:[\w.-]+==[\w.!+-]+|npm:(?:@[\w.-]+/)?[\w.-]+@[\w.+-]+|deb:[\w.+-]+=[\w.+:~-]+")
+PACKAGE = re.compile(r"pypi:[\w.-]+==[\w.!+-]+|npm:(?:@[\w.-]+/)?[\w.-]+@[\w.+-]+")
 DocumentField = Literal["id", "text", "created", "added"]
 
 
@@ -75,7 +75,7 @@ class SamplePackage(Model):
     @classmethod
     def _known_registry(cls, package: str) -> str:
         if not PACKAGE.fullmatch(package):
-            raise ValueError(f"'{package}' is not pypi:NAME==VERSION, npm:NAME@VERSION or deb:NAME=VERSION")
+            raise ValueError(f"'{package}' is not pypi:NAME==VERSION or npm:NAME@VERSION")
         return package
 
 

@@ -1,7 +1,7 @@
 """The benchmark's corpus: about 250 MB of real text that an installation brings along, and the recipes for it.
 
 In: the text files of this environment's packages, of the standard library and of dolma's environment, and the documents
-of the offline samples (mixes/sources/*.yaml, some 100 MB over the network once). Out, below one folder:
+of the offline samples (mixes/sources/*.yaml, fetched once, to where `make mix` has them too). Out, below one folder:
 
     corpus/code/*.jsonl.zst, corpus/prose/*.jsonl.zst   Dolma's document schema, 16 MB of text a file
     slices/<MB>/slice/*.jsonl.zst                       the first so many MB of the same documents, in four files
@@ -62,9 +62,9 @@ class Document:
         return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
-def build(folder: Path, dolma_packages: Path | None) -> dict[str, Json]:
+def build(folder: Path, downloads: Path, dolma_packages: Path | None) -> dict[str, Json]:
     """Write everything below `folder`, unless it is there; returns what corpus.json says: documents and bytes of text,
-    as a whole, by kind and by family, and each slice's."""
+    as a whole, by kind and by family, and each slice's. `downloads`: where the samples' packages are or go."""
     summary = folder / "corpus.json"
     if summary.exists():
         return json.loads(summary.read_bytes())
@@ -74,9 +74,9 @@ def build(folder: Path, dolma_packages: Path | None) -> dict[str, Json]:
     if dolma_packages:
         roots["dolma"] = dolma_packages
     found = {name: (lambda path=path: _read(path)) for name, path in installed(roots)}
-    found.update(samples(folder / "downloads"))
+    found.update(samples(downloads))
     described = _write(folder, documents(found))
-    write_recipes(folder / "recipes", folder / "downloads", described["kinds"])
+    write_recipes(folder / "recipes", downloads, described["kinds"])
     write_atomically(summary, json.dumps(described, indent=1).encode())
     return described
 

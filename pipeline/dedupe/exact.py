@@ -47,9 +47,7 @@ def _normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
-def find_duplicates(
-    parts: Sequence[tuple[Path, int]], sources: Sequence[str], out: Path, memory_limit_mb: int = MEMORY_LIMIT_MB
-) -> int:
+def find_duplicates(parts: Sequence[tuple[Path, int]], sources: Sequence[str], out: Path, memory_limit_mb: int = MEMORY_LIMIT_MB) -> int:
     """Write to `out` every document whose hash another one, which stays, has too; returns how many.
 
     parts: Parquet files with the columns of INPUT, each with the order of its source; a part's number is its place in
@@ -93,9 +91,7 @@ def _sorted(parts: Sequence[tuple[Path, int]], schema: pa.Schema, order: str, me
     config = {"memory_limit": f"{memory_limit_mb}MB", "threads": "1", "temp_directory": scratch}
     with duckdb.connect(":memory:", config={**config, "preserve_insertion_order": "false"}) as database:
         database.register("places", places if "source_order" in schema.names else places.select(["path"]))
-        query = (
-            f"SELECT {', '.join(schema.names)} FROM read_parquet($paths, filename = 'path') JOIN places USING (path) ORDER BY {order}"
-        )
+        query = f"SELECT {', '.join(schema.names)} FROM read_parquet($paths, filename = 'path') JOIN places USING (path) ORDER BY {order}"
         rows = database.sql(query, params={"paths": places["path"].to_pylist()})
         for batch in rows.to_arrow_reader(_BATCH_ROWS):
             yield pa.Table.from_batches([batch]).cast(schema)

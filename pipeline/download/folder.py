@@ -4,7 +4,6 @@ Each file's sha256 is computed once and remembered in the store under its path, 
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -13,7 +12,7 @@ from pipeline.readers import RawFile
 from pipeline.unit import canonical
 
 
-def files(folder: Path, source: str, inventory_path: Path, on_bytes: Callable[[int], None]) -> list[RawFile]:
+def files(folder: Path, source: str, inventory_path: Path) -> list[RawFile]:
     """The source's raw files, sorted by name; [] when there is no such folder or nothing in it.
 
     Hidden files are left out. `inventory_path` is where the remembered hashes are kept.
@@ -34,7 +33,6 @@ def files(folder: Path, source: str, inventory_path: Path, on_bytes: Callable[[i
         entry = known.get(str(path))
         if not entry or entry["stamp"] != stamp:
             entry = {"stamp": stamp, "sha256": sha256_of(path)}
-        on_bytes(status.st_size)
         inventory[str(path)] = entry
         name = path.relative_to(root).as_posix()
         result.append(RawFile(name, str(path), status.st_size, str(entry["sha256"]), origin=str(folder)))

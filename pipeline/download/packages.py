@@ -17,6 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -35,6 +36,7 @@ from pipeline.unit import canonical
 # Bounds on what is unpacked from one archive at a time, far above any sample.
 MEMBER_BYTES = 1 << 30
 ARCHIVE_BYTES = 4 << 30
+LOOKUPS = 8  # archives located at a time
 OnBytes = Callable[[int], None]
 
 
@@ -52,9 +54,7 @@ def fetch(sample: SamplePackage, folder: Path, on_bytes: OnBytes) -> list[RawFil
     return archive.raw_files(sample)
 
 
-def fetch_all(
-    samples: Mapping[str, Sequence[SamplePackage]], folder: Path, progress: Progress
-) -> dict[str, list[RawFile]]:
+def fetch_all(samples: Mapping[str, Sequence[SamplePackage]], folder: Path, progress: Progress) -> dict[str, list[RawFile]]:
     """`fetch` for all the sources of a mix: each archive once, one progress bar, each source's files sorted by name."""
     wanted: dict[Archive, list[SamplePackage]] = {}
     for entries in samples.values():
@@ -62,7 +62,8 @@ def fetch_all(
             wanted.setdefault(Archive.of(entry, folder), []).append(entry)
     absent = [archive for archive, entries in wanted.items() if not archive.has(entries)]
     if absent:
-        located = {archive: locate(archive.file) for archive in absent}
+        with ThreadPoolExecutor(LOOKUPS) as pool:
+            located = dict(zip(absent, pool.map(lambda archive: locate(archive.file), absent), strict=True))
         with progress.stage("download", len(absent), sum(size for _, size in located.values())) as bar:
             for archive, (url, _) in located.items():
                 archive.complete(wanted[archive], url, lambda size: bar.advance(size, units=0))

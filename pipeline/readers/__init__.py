@@ -62,7 +62,7 @@ class Failure:
 
 Reader = Callable[[RawFile], Iterator[Record | Failure]]
 
-NAMES = ("jsonl", "parquet", "wikipedia", "latex", "html", "warc", "jats", "code", "qa")
+NAMES = ("jsonl", "parquet", "wikipedia", "latex", "html", "math_html", "warc", "jats", "text", "code", "faq", "qa")
 # What a file's name says about its format; the first pattern that fits wins. `jats`, `code` and `qa` are chosen
 # by a source's declaration alone: their suffixes (.xml, .py, .json …) mean other things elsewhere.
 PATTERNS: tuple[tuple[str, str], ...] = (

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -241,3 +244,46 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path, corpus: Pa
     monkeypatch.undo()
     build(request_for(tmp_path / "store", corpus, recipes), Progress())
     assert not list((tmp_path / "store").rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage"])
+def test_a_damaged_archive_stops_the_run_and_is_named(tmp_path: Path, recipes: Path, damage: str) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    file = corpus / "web" / "shard_1.jsonl.zst"
+    whole = file.read_bytes()
+    file.write_bytes({"truncated": whole[: len(whole) * 2 // 3], "empty": b"", "garbage": b"not zstd" * 100}[damage])
+    with pytest.raises(PipelineError, match=r"shard_1\.jsonl\.zst"):
+        build(request_for(tmp_path / "store", corpus, recipes), Progress())
+    file.write_bytes(whole)
+    build(request_for(tmp_path / "store", corpus, recipes), Progress())
+    assert verify(Store(tmp_path / "store"), "small", 1, Progress()) == []
+
+
+@pytest.mark.slow
+def test_one_document_of_50_megabytes_stays_within_a_workers_memory(tmp_path: Path, recipes: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    words = " ".join(f"{i * 7919 % 10**6:x}" for i in range(9_000_000))
+    (corpus / "web" / "huge.jsonl").write_text(json.dumps({"id": "huge", "text": words}) + "\n")
+    command = ["--mix", "small", "--data", corpus, "--store", tmp_path / "store", "--recipes", recipes, "--scale", "--workers", "1"]
+    subprocess.run([sys.executable, "-m", "pipeline", "mix", *map(str, command)], check=True)
+    store = Store(tmp_path / "store")
+    ((size, kept),) = rows(store, "SELECT bytes, kept FROM documents WHERE id = 'huge'")
+    assert size == len(words) > 50_000_000 and kept
+    ((peak,),) = rows(store, "SELECT max(peak_rss_mb) FROM runs")
+    assert peak < 1500
+
+
+@pytest.mark.slow
+def test_a_really_full_disk(tmp_path: Path, corpus: Path, recipes: Path) -> None:
+    """A tmpfs of 300 kB in a mount namespace of its own."""
+    store = tmp_path / "store"
+    store.mkdir()
+    command = [sys.executable, "-m", "pipeline", "mix", "--mix", "small", "--data", str(corpus), "--store", str(store)]
+    command += ["--recipes", str(recipes), "--scale", "--workers", "1"]
+    inside = f"mount -t tmpfs -o size=300k none {store} && {shlex.join(command)}"
+    probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", str(store)], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("this machine lets nobody mount in a namespace of its own")
+    result = subprocess.run(["unshare", "-rm", "sh", "-c", inside], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "no space left under" in result.stderr and "choose another STORE" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,226 @@
+"""`make bench`: what the pipeline costs on 250 MB of real text, beside `dolma tokens` and beside what it has to reach.
+
+In: nothing but this installation (corpus.py). Out: tables, and all numbers in `.bench/results.json`. It runs the program
+as a person would, `tokenmill mix` from .jsonl.zst files into an empty store, `tokenmill verify`, and `mix` once more on
+the finished store, and measures each as a whole process tree (measure.py). What each stage cost is what the engine noted
+(the catalog's view `runs`), Ray's own work left out. Ray's start is measured apart, by starting the same Ray for nothing.
+
+Takes some 10 minutes the first time, when corpus and peers are fetched, and 4 after that, of which dolma takes half, and
+1 GB under `.bench/`, which can be deleted at any time. CPU seconds depend on what else the machine does: the load is
+printed, and numbers of a busy machine are not to be compared.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.unit import Json
+from tools import corpus, measure, peers, reading, versus_dolma
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / ".bench"
+DOWNLOADS = ROOT / "data" / "downloads" / "packages"  # the default store's, so that the samples are fetched once
+STAGES = ("documents", "tokens", "attributes", "filtered", "holdout", "duplicates", "decisions", "shards")
+
+# What is to be reached, and whether it is a least or a most.
+WHOLE_MB_PER_CPU_SECOND = 5.0
+TOKENIZE_MB_PER_CPU_SECOND = 15.0
+TIMES_DOLMA = 25.0
+WORKER_MB = 1500e6 / (1 << 20)
+OPEN_SECONDS = 1.0
+READ_TOKENS_PER_CPU_SECOND = 100e6
+
+# As the engine starts it, with one task so that its workers run.
+START_RAY = """
+import os, sys
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+import ray
+ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False, logging_level="ERROR")
+ray.get(ray.remote(num_cpus=1)(os.getpid).remote())
+ray.shutdown()
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--without-dolma", action="store_true", help="leave dolma out, where it cannot be installed")
+    options = parser.parse_args()
+    os.environ.pop("RAY_ADDRESS", None)  # a cluster's work is not in this machine's process tree
+    console = Console(highlight=False, soft_wrap=True)
+    dolma = None if options.without_dolma else _dolma(console)
+    described = corpus.build(BENCH, DOWNLOADS, dolma and peers.site_packages(dolma))
+    _show_corpus(console, described)
+
+    results: dict[str, Json] = {"machine": _machine(options.workers), "corpus": described}
+    console.print("load before: {:.2f} {:.2f} {:.2f}".format(*results["machine"]["load"]))
+    results["pipeline"] = _run_pipeline(described, options.workers)
+    _show_pipeline(console, results["pipeline"])
+    if dolma:
+        sizes = {int(megabytes): counts["bytes"] for megabytes, counts in described["slices"].items()}
+        results["tokenize"] = versus_dolma.compare(BENCH, sizes, dolma, options.workers)
+        _show_tokenize(console, results["tokenize"])
+    results["reader"] = {
+        "billion": reading.first_batch(BENCH),
+        "random": reading.random_reads(BENCH / "stores" / "bench" / "mixes" / "bench.lock.json"),
+    }
+    results["reached"] = _reached(results)
+    _show_reached(console, results["reached"])
+    (BENCH / "results.json").write_text(json.dumps(results, indent=1))
+    console.print(f"all numbers: {BENCH / 'results.json'}")
+
+
+def _dolma(console: Console) -> Path | None:
+    try:
+        return peers.python(peers.DOLMA)
+    except peers.PeerUnavailable as error:
+        console.print(f"without dolma: {error}", style="yellow")
+        return None
+
+
+def _machine(workers: int) -> dict[str, Json]:
+    return {
+        "python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "workers": workers,
+        "load": os.getloadavg(),
+    }  # fmt: skip
+
+
+def _run_pipeline(described: dict[str, Json], workers: int) -> dict[str, Json]:
+    store = BENCH / "stores" / "bench"
+    shutil.rmtree(store, ignore_errors=True)
+    program = [sys.executable, "-m", "pipeline"]
+    where = ["--mix", "bench", "--store", str(store), "--workers", str(workers)]
+    build = [*program, "mix", *where, "--data", str(BENCH / "corpus"), "--recipes", str(BENCH / "recipes"), "--scale"]
+    ray = measure.run([sys.executable, "-c", START_RAY, str(workers)], BENCH / "logs" / "ray.log") if workers > 1 else None
+    built = measure.run(build, BENCH / "logs" / "mix.log")
+    verified = measure.run([*program, "verify", *where], BENCH / "logs" / "verify.log")
+    again = measure.run(build, BENCH / "logs" / "mix-again.log")
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as catalog:
+        [tokens, documents] = catalog.execute("SELECT sum(tokens), count(*) FROM documents").fetchone() or (0, 0)
+        rows = catalog.execute("SELECT stage, sum(seconds), sum(cpu_seconds), max(peak_rss_mb) FROM runs GROUP BY stage").fetchall()
+    whole = {"mix": built, "verify": verified, "mix and verify": built + verified, "mix again": again}
+    if ray:
+        whole["starting Ray"] = ray
+    return {
+        "bytes": described["bytes"],
+        "tokens": tokens,
+        "documents": documents,
+        "stages": {
+            stage: {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak}
+            for stage, seconds, cpu, peak in sorted(rows, key=lambda row: STAGES.index(row[0]))
+        },
+        "whole": {name: cost.to_json() for name, cost in whole.items()},
+    }
+
+
+def _show_corpus(console: Console, described: dict[str, Json]) -> None:
+    console.print(f"[bold]Corpus[/]: {described['bytes'] / 1e6:.1f} MB of text, {described['documents']:,} documents")
+    for kind, families in described["families"].items():
+        largest = sorted(families.items(), key=lambda entry: -entry[1]["bytes"])
+        counts = described["kinds"][kind]
+        listed = ", ".join(f"{name} {family['bytes'] / 1e6:.1f}" for name, family in largest)
+        console.print(f"  {kind} {counts['bytes'] / 1e6:.1f} MB, {counts['documents']:,} documents: {listed}", markup=False)
+
+
+def _show_pipeline(console: Console, pipeline: dict[str, Json]) -> None:
+    megabytes, tokens = pipeline["bytes"] / 1e6, pipeline["tokens"]
+    table = _table("Stages (MB of the corpus's text; seconds of all workers)", "stage", "seconds", "CPU-s", "MB/s", "tokens/s", "MB per CPU-s", "peak MiB")
+    stages = pipeline["stages"]
+    sums = {key: sum(stage[key] for stage in stages.values()) for key in ("seconds", "cpu_seconds")}
+    total = sums | {"peak_mb": max(stage["peak_mb"] for stage in stages.values())}
+    for name, stage in [*stages.items(), ("all stages", total)]:
+        seconds, cpu = stage["seconds"], stage["cpu_seconds"]
+        table.add_row(
+            name, f"{seconds:.2f}", f"{cpu:.2f}", f"{megabytes / seconds:,.1f}", f"{tokens / seconds:,.0f}", f"{megabytes / cpu:,.1f}",
+            f"{stage['peak_mb']:,.0f}",
+        )  # fmt: skip
+    console.print(table)
+    table = _table(
+        "Whole runs (process trees)", "", "wall s", "CPU-s", "MB/s", "tokens/s", "MB per CPU-s", "largest process MiB", "together MiB"
+    )
+    whole = dict(pipeline["whole"])
+    if ray := whole.get("starting Ray"):
+        both = whole["mix and verify"]
+        without = {key: both[key] - ray[key] for key in ("seconds", "cpu_seconds")}
+        whole["without Ray's start"] = both | without
+    for name, cost in whole.items():
+        table.add_row(
+            name, f"{cost['seconds']:.1f}", f"{cost['cpu_seconds']:.1f}", f"{megabytes / cost['seconds']:.1f}",
+            f"{tokens / cost['seconds']:,.0f}", f"{megabytes / cost['cpu_seconds']:.2f}", f"{cost['largest_mb']:,.0f}",
+            f"{cost['together_mb']:,.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def _show_tokenize(console: Console, tokenize: dict[str, Json]) -> None:
+    dolma, ours, ids = tokenize["dolma"], tokenize["ours"], tokenize["ids"]
+    table = _table(f"Tokenizing {tokenize['megabytes']:.1f} MB: documents in, shards out", "", "CPU-s", "MB per CPU-s", "times")
+    table.add_row("ours, stages tokens and shards", f"{ours['stage_cpu_seconds']:.2f}", f"{ours['mb_per_cpu_second']:.1f}", "")
+    rows = {
+        "dolma tokens": (dolma["cost"]["cpu_seconds"], dolma["mb_per_cpu_second"], tokenize["ratio"]),
+        "dolma tokens, its start left out": (
+            dolma["cost"]["cpu_seconds"] - dolma["startup_cpu_seconds"], dolma["marginal_mb_per_cpu_second"], tokenize["ratio_marginal"],
+        ),
+    }  # fmt: skip
+    for name, (seconds, speed, ratio) in rows.items():
+        table.add_row(name, f"{seconds:.2f}", f"{speed:.2f}", f"{ratio:.1f}")
+    whole = ours["cost"]["cpu_seconds"]
+    speed = tokenize["megabytes"] / whole
+    table.add_row("our whole program, all stages", f"{whole:.2f}", f"{speed:.1f}", f"{tokenize['ratio_whole_program']:.1f} of dolma tokens")
+    console.print(table)
+    same = ids["different"] == ids["only_ours"] == ids["only_theirs"] == 0
+    console.print(
+        f"ids: {ids['documents']:,} documents, {ids['tokens']:,} tokens, {ids['different']} differ, "
+        f"{ids['only_ours']} only ours, {ids['only_theirs']} only dolma's",
+        style="green" if same else "red",
+    )
+
+
+def _reached(results: dict[str, Json]) -> list[dict[str, Json]]:
+    """Each thing to reach: what, how much is asked, how much there is, whether that is enough."""
+    pipeline, reader = results["pipeline"], results["reader"]
+    megabytes, stages = pipeline["bytes"] / 1e6, pipeline["stages"]
+    tokenize = stages["tokens"]["cpu_seconds"] + stages["shards"]["cpu_seconds"]
+    billion = reader["billion"]
+    lines = [
+        ("whole pipeline, MB per CPU-s", megabytes / pipeline["whole"]["mix and verify"]["cpu_seconds"], WHOLE_MB_PER_CPU_SECOND, True),
+        ("tokenize stage, MB per CPU-s", megabytes / tokenize, TOKENIZE_MB_PER_CPU_SECOND, True),
+        ("peak of a worker, MiB", max(stage["peak_mb"] for stage in stages.values()), WORKER_MB, False),
+        ("opening a billion instances and the first batch, s", billion["open_seconds"] + billion["batch_seconds"], OPEN_SECONDS, False),
+        ("random instances, million tokens per CPU-s", reader["random"]["batch_tokens_per_cpu_second"] / 1e6, READ_TOKENS_PER_CPU_SECOND / 1e6, True),
+    ]  # fmt: skip
+    if tokenize := results.get("tokenize"):
+        lines.insert(2, ("tokenize stage, times dolma tokens", tokenize["ratio"], TIMES_DOLMA, True))
+        lines.insert(3, ("the same, dolma's start left out", tokenize["ratio_marginal"], TIMES_DOLMA, True))
+        ids = tokenize["ids"]
+        lines.insert(4, ("documents whose ids differ from dolma's", ids["different"] + ids["only_ours"] + ids["only_theirs"], 0, False))
+    return [
+        {"what": what, "found": found, "asked": asked, "enough": found >= asked if least else found <= asked}
+        for what, found, asked, least in lines
+    ]
+
+
+def _show_reached(console: Console, reached: list[dict[str, Json]]) -> None:
+    table = _table("What is to be reached", "", "found", "asked", "")
+    for line in reached:
+        table.add_row(line["what"], f"{line['found']:,.2f}", f"{line['asked']:,.0f}", "reached" if line["enough"] else "[red]falls short[/]")
+    console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+if __name__ == "__main__":
+    main()

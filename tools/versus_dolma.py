@@ -1,0 +1,109 @@
+"""The tokenize stage beside `dolma tokens`, on the same documents: CPU seconds, and every id.
+
+In: a slice of the corpus (corpus.py) in two sizes. Out: what both cost, and a comparison of the ids document by document.
+
+The two are not the same kind of program, so the ratio comes three ways. `dolma tokens` is measured as a whole process
+tree; its fixed start-up is the intercept of two sizes, and "marginal" leaves it out. Ours is the CPU time of the stages
+`tokens` and `shards` as the engine notes it, documents in and shards out, encoder loading and hashing included and
+Python's start left out; "whole program" counts against us the whole `tokenmill mix`, which also reads the raw files,
+tags, filters, deduplicates and writes the catalog. Both strip a document's text, and skip it if nothing is left.
+"""
+
+import csv
+import gzip
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.lock import Lock
+from pipeline.recipe import load_tokenizer
+from pipeline.unit import Json
+from tools import measure
+
+STAGES = ("tokens", "shards")
+
+
+def compare(folder: Path, sizes: dict[int, int], dolma: Path, workers: int) -> dict[str, Json]:
+    """`sizes`: bytes of text of each slice, by its name in MB, the large one first. `dolma`: its interpreter."""
+    large, small = sizes
+    costs = {size: _run_dolma(folder, size, dolma, workers) for size in sizes}
+    ours = _run_ours(folder, large)
+    seconds_per_byte = (costs[large].cpu_seconds - costs[small].cpu_seconds) / (sizes[large] - sizes[small])
+    megabytes = sizes[large] / 1e6
+    theirs = {
+        "cost": costs[large].to_json(),
+        "cost_of_small": costs[small].to_json(),
+        "startup_cpu_seconds": costs[large].cpu_seconds - seconds_per_byte * sizes[large],
+        "mb_per_cpu_second": megabytes / costs[large].cpu_seconds,
+        "marginal_mb_per_cpu_second": 1e-6 / seconds_per_byte,
+    }
+    stage = megabytes / ours["stage_cpu_seconds"]
+    return {
+        "megabytes": megabytes,
+        "dolma": theirs,
+        "ours": ours | {"mb_per_cpu_second": stage},
+        "ratio": stage / theirs["mb_per_cpu_second"],
+        "ratio_marginal": stage / theirs["marginal_mb_per_cpu_second"],
+        "ratio_whole_program": megabytes / ours["cost"]["cpu_seconds"] / theirs["mb_per_cpu_second"],
+        "ids": _compare_ids(folder, large),
+    }
+
+
+def _run_dolma(folder: Path, size: int, dolma: Path, workers: int) -> measure.Cost:
+    out = folder / "dolma" / str(size)
+    shutil.rmtree(out, ignore_errors=True)
+    spec = load_tokenizer("gpt-neox-olmo-dolma-v1_5", folder / "recipes")
+    command = [
+        dolma, "-m", "dolma.cli", "tokens", "--documents", folder / "slices" / str(size) / "slice" / "*.jsonl.zst", "--destination", out,
+        "--tokenizer.name_or_path", spec.file, "--tokenizer.eos_token_id", spec.eos, "--tokenizer.pad_token_id", "1",
+        "--dtype", "uint16", "--processes", workers,
+    ]  # fmt: skip
+    return measure.run([str(word) for word in command], folder / "logs" / f"dolma-{size}.log")
+
+
+def _run_ours(folder: Path, size: int) -> dict[str, Json]:
+    """In one process: Ray would not start for so little."""
+    store = folder / "stores" / f"slice-{size}"
+    shutil.rmtree(store, ignore_errors=True)
+    command = [sys.executable, "-m", "pipeline", "mix", "--mix", "slice", "--data", folder / "slices" / str(size), "--store", store,
+               "--recipes", folder / "recipes", "--workers", "1", "--scale"]  # fmt: skip
+    cost = measure.run(command, folder / "logs" / f"slice-{size}.log", env=os.environ | {"RAY_ADDRESS": ""})
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as catalog:
+        rows = catalog.execute("SELECT stage, cpu_seconds FROM runs").fetchall()
+    return {"cost": cost.to_json(), "stage_cpu_seconds": sum(seconds for stage, seconds in rows if stage in STAGES)}
+
+
+def _compare_ids(folder: Path, size: int) -> dict[str, int]:
+    """How many documents both have, how many only one, how many differ."""
+    ours = dict(_our_documents(folder / "stores" / f"slice-{size}"))
+    theirs = dict(_their_documents(folder / "dolma" / str(size)))
+    both = ours.keys() & theirs.keys()
+    return {
+        "documents": len(both),
+        "tokens": sum(len(ours[name]) for name in both),
+        "only_ours": len(ours.keys() - both),
+        "only_theirs": len(theirs.keys() - both),
+        "different": sum(not np.array_equal(ours[name], theirs[name]) for name in both),
+    }
+
+
+def _our_documents(store: Path) -> Iterator[tuple[str, np.ndarray]]:
+    for shard in Lock.read(store / "mixes" / "slice.lock.json").sources[0].shards:
+        tokens = np.memmap(store / shard.path, "<u2", "r")
+        for row in pq.read_table((store / shard.path).with_suffix(".parquet")).to_pylist():
+            yield row["id"], tokens[row["start"] : row["start"] + row["length"]]
+
+
+def _their_documents(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """dolma's .npy are raw ids too; beside each a table of start, end, id, path and line."""
+    for path in sorted(folder.glob("*.npy")):
+        tokens = np.memmap(path, "<u2", "r")
+        with gzip.open(path.with_suffix(".csv.gz"), "rt", encoding="utf-8", newline="") as table:
+            for start, end, name, *_ in csv.reader(table):
+                yield name, tokens[int(start) : int(end)]
