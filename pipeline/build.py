@@ -60,7 +60,7 @@ class Built:
         return self.source.name
 
     def of(self, stage: Stage) -> list[Record]:
-        return self.records[stage.name]
+        return self.records[stage.output]
 
     @property
     def parts(self) -> list[Artifact]:
@@ -115,7 +115,7 @@ def _run(engine: Engine, stage: Stage, built: list[Built], units_of: Callable[[B
     units = [units_of(b) for b in built]
     records = iter(engine.run(stage, [unit for group in units for unit in group]))
     for b, group in zip(built, units, strict=True):
-        b.records[stage.name] = list(islice(records, len(group)))
+        b.records[stage.output] = list(islice(records, len(group)))
 
 
 def _tag_units(b: Built) -> list[Unit]:
@@ -143,7 +143,7 @@ def _find_duplicates(engine: Engine, built: list[Built], across: bool) -> dict[s
     for scope, record in zip(scopes, engine.run(dedupe.STAGE, units), strict=True):
         number = 0
         for b in scope:
-            b.records[dedupe.STAGE.name] = [record]
+            b.records[dedupe.STAGE.output] = [record]
             numbers[b.name] = number
             number += len(b.of(filter.STAGE))
     return numbers

@@ -20,10 +20,12 @@ from pathlib import Path
 import duckdb
 
 from pipeline.errors import ConfigError
+from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
 from pipeline.store import Store
 from pipeline.unit import Json
 
 FILE = "catalog.duckdb"
+STAGES = [stage.STAGE for stage in (read, tokenize, tag, filter, holdout, dedupe, decide, gather)]
 STORAGE_VERSION = "v1.0.0"  # so that older clients can open it
 
 
@@ -134,12 +136,13 @@ def _runs(store: Store, sources: dict[str, dict[str, Json]], computed: set[str])
                 lines[line["stage"], line["source"], key] = line
     rows = []
     for name, source in sources.items():
-        for stage, folders in source["units"].items():
+        for stage in STAGES:
+            folders = source["units"].get(stage.output, [])
             known = {id(line): line for folder in folders if (line := lines.get(tuple(folder.split("/"))))}.values()
             seconds = sum(line["seconds"] for line in known)
             size = sum(line["bytes"] for line in known)
             rows.append((
-                stage, name, len(folders), sum(folder not in computed for folder in folders), seconds,
+                stage.name, name, len(folders), sum(folder not in computed for folder in folders), seconds,
                 sum(line["cpu_seconds"] for line in known), size, size / 1e6 / seconds if seconds else None,
                 max((line["peak_rss_mb"] for line in known), default=None),
             ))  # fmt: skip

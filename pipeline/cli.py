@@ -51,7 +51,7 @@ def mix(
     )  # fmt: skip
     progress = Progress()
     lock = build(request, progress)
-    show_mix(Store(store), mix, Console())
+    show_mix(Store(store), mix, console())
     print(
         f"{lock.instances:,} instances of {lock.sequence_length:,} tokens; the lock-file is {store}/mixes/{mix}.lock.json\n"
         f"Next: make stats MIX={mix}   make verify MIX={mix}   "
@@ -65,7 +65,7 @@ def stats(mix: Mix = "olmoe-mix", store: StoreOption = Path("data")) -> None:
     from pipeline.stats import show
     from pipeline.store import Store
 
-    show(Store(store), mix, Console())
+    show(Store(store), mix, console())
 
 
 @app.command()
@@ -108,7 +108,7 @@ def sql(
         table = Table(*names, box=None, header_style="bold", pad_edge=False)
         for row in rows:
             table.add_row(*(format_value(value) for value in row))
-        Console().print(table)
+        console().print(table)
 
 
 @app.command()
@@ -127,6 +127,12 @@ def verify(
         print(problem)
     print(f"{mix}: {len(problems)} things do not hold" if problems else f"{mix}: everything holds")
     raise typer.Exit(1 if problems else 0)
+
+
+def console() -> Console:
+    """Standard output. Into a file or a pipe, tables are as wide as they need to be."""
+    wanted = None if sys.stdout.isatty() else 200
+    return Console(highlight=False, width=wanted)
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """A kind of work.
+    """A kind of work: `name` says what is done, `output` what comes of it and in which folder of the store it lies.
 
     `function` names a function "module:name" that takes a list of Work and returns the counts of each, in order.
     It gets several at once only if `together`: then units with the same raw or stored first input come in one list, so that
@@ -49,12 +49,13 @@ class Stage:
     """
 
     name: str
+    output: str
     version: int
     function: str
     together: bool = False
 
     def unit(self, source: str, **fields: Json) -> Unit:
-        return Unit(self.name, self.version, source, **fields)
+        return Unit(self.output, self.version, source, **fields)
 
 
 @dataclass(frozen=True)

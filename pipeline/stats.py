@@ -30,7 +30,7 @@ def show(store: Store, mix: str, console: Console) -> None:
             "SELECT stage, sum(units) AS units, sum(reused) AS reused, sum(seconds) AS seconds, sum(cpu_seconds) AS cpu_seconds, "
             "sum(bytes) / 1e6 AS MB, sum(bytes) / 1e6 / nullif(sum(cpu_seconds), 0) AS \"MB per CPU-s\", "
             f"max(peak_rss_mb) AS \"peak MiB\" FROM runs WHERE {sources} GROUP BY stage "
-            "ORDER BY list_position(['documents','tokens','attributes','filtered','holdout','duplicates','decisions','shards'], stage)",
+            "ORDER BY list_position(['read', 'tokenize', 'tag', 'filter', 'hold out', 'dedupe', 'decide', 'gather'], stage)",
         )  # fmt: skip
         _print(
             console,
@@ -75,7 +75,7 @@ def _print(console: Console, connection: duckdb.DuckDBPyConnection, title: str, 
     table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False)
     numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(names))]
     for name, right in zip(names, numeric, strict=True):
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=name not in ("licence", "title"))
     for row in rows:
         table.add_row(*(format_value(value, name in shares) for name, value in zip(names, row, strict=True)))
     console.print(table)

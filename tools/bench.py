@@ -22,13 +22,14 @@ import duckdb
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
 from pipeline.unit import Json
 from tools import corpus, measure, peers, reading, versus_dolma
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / ".bench"
 DOWNLOADS = ROOT / "data" / "downloads" / "packages"  # the default store's, so that the samples are fetched once
-STAGES = ("documents", "tokens", "attributes", "filtered", "holdout", "duplicates", "decisions", "shards")
+STAGES = [module.STAGE.name for module in (read, tokenize, tag, filter, holdout, dedupe, decide, gather)]
 
 # What is to be reached, and whether it is a least or a most.
 WHOLE_MB_PER_CPU_SECOND = 5.0
@@ -43,8 +44,8 @@ START_RAY = """
 import os, sys
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
 import ray
-ray.init(num_cpus=int(sys.argv[1]), include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False, logging_level="ERROR")
-ray.get(ray.remote(num_cpus=1)(os.getpid).remote())
+ray.init("local", num_cpus=int(sys.argv[1]), include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False, logging_level="ERROR")
+ray.get(ray.remote(num_cpus=1)(lambda: 1).remote())
 ray.shutdown()
 """
 
@@ -67,7 +68,7 @@ def main() -> None:
     if dolma:
         sizes = {int(megabytes): counts["bytes"] for megabytes, counts in described["slices"].items()}
         results["tokenize"] = versus_dolma.compare(BENCH, sizes, dolma, options.workers)
-        _show_tokenize(console, results["tokenize"])
+        _show_comparison(console, results["tokenize"])
     results["reader"] = {
         "billion": reading.first_batch(BENCH),
         "random": reading.random_reads(BENCH / "stores" / "bench" / "mixes" / "bench.lock.json"),
@@ -160,21 +161,21 @@ def _show_pipeline(console: Console, pipeline: dict[str, Json]) -> None:
     console.print(table)
 
 
-def _show_tokenize(console: Console, tokenize: dict[str, Json]) -> None:
-    dolma, ours, ids = tokenize["dolma"], tokenize["ours"], tokenize["ids"]
-    table = _table(f"Tokenizing {tokenize['megabytes']:.1f} MB: documents in, shards out", "", "CPU-s", "MB per CPU-s", "times")
-    table.add_row("ours, stages tokens and shards", f"{ours['stage_cpu_seconds']:.2f}", f"{ours['mb_per_cpu_second']:.1f}", "")
+def _show_comparison(console: Console, compared: dict[str, Json]) -> None:
+    dolma, ours, ids = compared["dolma"], compared["ours"], compared["ids"]
+    table = _table(f"Tokenizing {compared['megabytes']:.1f} MB: documents in, shards out", "", "CPU-s", "MB per CPU-s", "times")
+    table.add_row(f"ours, {' and '.join(versus_dolma.STAGES)}", f"{ours['stage_cpu_seconds']:.2f}", f"{ours['mb_per_cpu_second']:.1f}", "")
     rows = {
-        "dolma tokens": (dolma["cost"]["cpu_seconds"], dolma["mb_per_cpu_second"], tokenize["ratio"]),
+        "dolma tokens": (dolma["cost"]["cpu_seconds"], dolma["mb_per_cpu_second"], compared["ratio"]),
         "dolma tokens, its start left out": (
-            dolma["cost"]["cpu_seconds"] - dolma["startup_cpu_seconds"], dolma["marginal_mb_per_cpu_second"], tokenize["ratio_marginal"],
+            dolma["cost"]["cpu_seconds"] - dolma["startup_cpu_seconds"], dolma["marginal_mb_per_cpu_second"], compared["ratio_marginal"],
         ),
     }  # fmt: skip
     for name, (seconds, speed, ratio) in rows.items():
         table.add_row(name, f"{seconds:.2f}", f"{speed:.2f}", f"{ratio:.1f}")
     whole = ours["cost"]["cpu_seconds"]
-    speed = tokenize["megabytes"] / whole
-    table.add_row("our whole program, all stages", f"{whole:.2f}", f"{speed:.1f}", f"{tokenize['ratio_whole_program']:.1f} of dolma tokens")
+    speed = compared["megabytes"] / whole
+    table.add_row("our whole program, all stages", f"{whole:.2f}", f"{speed:.1f}", f"{compared['ratio_whole_program']:.1f} of dolma tokens")
     console.print(table)
     same = ids["different"] == ids["only_ours"] == ids["only_theirs"] == 0
     console.print(
@@ -188,19 +189,19 @@ def _reached(results: dict[str, Json]) -> list[dict[str, Json]]:
     """Each thing to reach: what, how much is asked, how much there is, whether that is enough."""
     pipeline, reader = results["pipeline"], results["reader"]
     megabytes, stages = pipeline["bytes"] / 1e6, pipeline["stages"]
-    tokenize = stages["tokens"]["cpu_seconds"] + stages["shards"]["cpu_seconds"]
+    tokenizing = sum(stages[name]["cpu_seconds"] for name in versus_dolma.STAGES)
     billion = reader["billion"]
     lines = [
         ("whole pipeline, MB per CPU-s", megabytes / pipeline["whole"]["mix and verify"]["cpu_seconds"], WHOLE_MB_PER_CPU_SECOND, True),
-        ("tokenize stage, MB per CPU-s", megabytes / tokenize, TOKENIZE_MB_PER_CPU_SECOND, True),
+        ("tokenize stage, MB per CPU-s", megabytes / tokenizing, TOKENIZE_MB_PER_CPU_SECOND, True),
         ("peak of a worker, MiB", max(stage["peak_mb"] for stage in stages.values()), WORKER_MB, False),
         ("opening a billion instances and the first batch, s", billion["open_seconds"] + billion["batch_seconds"], OPEN_SECONDS, False),
         ("random instances, million tokens per CPU-s", reader["random"]["batch_tokens_per_cpu_second"] / 1e6, READ_TOKENS_PER_CPU_SECOND / 1e6, True),
     ]  # fmt: skip
-    if tokenize := results.get("tokenize"):
-        lines.insert(2, ("tokenize stage, times dolma tokens", tokenize["ratio"], TIMES_DOLMA, True))
-        lines.insert(3, ("the same, dolma's start left out", tokenize["ratio_marginal"], TIMES_DOLMA, True))
-        ids = tokenize["ids"]
+    if compared := results.get("tokenize"):
+        lines.insert(2, ("tokenize stage, times dolma tokens", compared["ratio"], TIMES_DOLMA, True))
+        lines.insert(3, ("the same, dolma's start left out", compared["ratio_marginal"], TIMES_DOLMA, True))
+        ids = compared["ids"]
         lines.insert(4, ("documents whose ids differ from dolma's", ids["different"] + ids["only_ours"] + ids["only_theirs"], 0, False))
     return [
         {"what": what, "found": found, "asked": asked, "enough": found >= asked if least else found <= asked}

@@ -4,7 +4,7 @@ In: a slice of the corpus (corpus.py) in two sizes. Out: what both cost, and a c
 
 The two are not the same kind of program, so the ratio comes three ways. `dolma tokens` is measured as a whole process
 tree; its fixed start-up is the intercept of two sizes, and "marginal" leaves it out. Ours is the CPU time of the stages
-`tokens` and `shards` as the engine notes it, documents in and shards out, encoder loading and hashing included and
+`tokenize` and `gather` as the engine notes it, documents in and shards out, encoder loading and hashing included and
 Python's start left out; "whole program" counts against us the whole `tokenmill mix`, which also reads the raw files,
 tags, filters, deduplicates and writes the catalog. Both strip a document's text, and skip it if nothing is left.
 """
@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 
 from pipeline.lock import Lock
 from pipeline.recipe import load_tokenizer
+from pipeline.stages import gather, tokenize
 from pipeline.unit import Json
 from tools import measure
 
-STAGES = ("tokens", "shards")
+STAGES = (tokenize.STAGE.name, gather.STAGE.name)
 
 
 def compare(folder: Path, sizes: dict[int, int], dolma: Path, workers: int) -> dict[str, Json]:

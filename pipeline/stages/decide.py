@@ -20,7 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.holdout import held_out, id_hash
 from pipeline.unit import Artifact, Json, Record, Unit
 
-STAGE = Stage("decisions", 1, "pipeline.stages.decide:decide")
+STAGE = Stage("decide", "decisions", 1, "pipeline.stages.decide:decide")
 
 
 def unit(source: str, part: int, rows: Record, filtered: Record, holdout: Record, duplicates: Artifact | None) -> Unit:

@@ -11,7 +11,7 @@ from pipeline.dedupe.exact import find_duplicates
 from pipeline.engine import Stage, Work
 from pipeline.unit import Json, Record, Unit
 
-STAGE = Stage("duplicates", 1, "pipeline.stages.dedupe:dedupe")
+STAGE = Stage("dedupe", "duplicates", 1, "pipeline.stages.dedupe:dedupe")
 
 
 def unit(scope: str, sources: dict[str, Sequence[Record]]) -> Unit:

@@ -16,7 +16,7 @@ from pipeline.engine import Stage, Work
 from pipeline.taggers.predicates import decide
 from pipeline.unit import Json, Record, Unit
 
-STAGE = Stage("filtered", 1, "pipeline.stages.filter:filter_part")
+STAGE = Stage("filter", "filtered", 1, "pipeline.stages.filter:filter_part")
 HASH = "text_hash"
 
 

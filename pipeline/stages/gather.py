@@ -20,7 +20,7 @@ from pipeline.shards import ShardWriter
 from pipeline.tokenizer import dtype_for
 from pipeline.unit import Json, Record, Unit
 
-STAGE = Stage("shards", 1, "pipeline.stages.gather:gather")
+STAGE = Stage("gather", "shards", 1, "pipeline.stages.gather:gather")
 SHARD_TOKENS = 1 << 28  # 0.5 GB as uint16; OLMoE's own files hold up to 2^31 tokens
 SPLITS = ("train", "validation")
 

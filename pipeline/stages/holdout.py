@@ -14,7 +14,7 @@ from pipeline.holdout import Threshold, id_hash
 from pipeline.recipe import Validation
 from pipeline.unit import Json, Record, Unit, canonical
 
-STAGE = Stage("holdout", 1, "pipeline.stages.holdout:hold_out")
+STAGE = Stage("hold out", "holdout", 1, "pipeline.stages.holdout:hold_out")
 
 
 def unit(source: str, validation: Validation, filtered: Sequence[Record]) -> Unit:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.documents import SCHEMA, row_groups, write_table
@@ -19,7 +20,7 @@ from pipeline.taggers import tag as attributes_of
 from pipeline.tokenizer import dtype_for
 from pipeline.unit import Artifact, Json, Record, Unit
 
-STAGE = Stage("attributes", 1, "pipeline.stages.tag:tag", together=True)
+STAGE = Stage("tag", "attributes", 1, "pipeline.stages.tag:tag", together=True)
 
 
 def unit(source: str, part: Artifact, tokens: Record, tagger: Tagger) -> Unit:
@@ -45,7 +46,7 @@ def tag(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
             tokens = np.memmap(tokens_path, dtype, "r") if tokens_path.stat().st_size else np.empty(0, dtype)
             rows = pq.read_table(rows_path, columns=["start", "tokens"])
     tables: list[list[pa.Table]] = [[] for _ in work]
-    done = 0
+    done = size = 0
     for group in row_groups(store.path(part.path), columns):
         ids = None
         if rows is not None:
@@ -55,10 +56,11 @@ def tag(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
         for tagger, pieces in zip(taggers, tables, strict=True):
             pieces.append(attributes_of([tagger], batch))
         done += group.num_rows
+        size += pc.sum(pc.binary_length(group["text"])).as_py() if "text" in columns else 0
     for item, tagger, pieces in zip(work, taggers, tables, strict=True):
         table = pa.concat_tables(pieces) if pieces else pa.schema(list(tagger.columns.items())).empty_table()
         write_table(table, item.folder / "attributes.parquet")
-        yield {"documents": table.num_rows}
+        yield {"documents": table.num_rows, "bytes": size}
 
 
 def _without_eos(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
