@@ -42,7 +42,7 @@ DOLMA = Peer(
     "dolma",
     (
         (
-            "dolma==1.2.1", "anyascii==0.3.3", "blingfire==0.1.8", "boto3==1.44.5", "botocore==1.44.5", "defusedxml==0.7.1",
+            "dolma==1.2.1", "anyascii==0.3.3", "backports.zstd==1.8.0", "blingfire==0.1.8", "boto3==1.44.5", "botocore==1.44.5", "defusedxml==0.7.1",
             "fasttext-wheel==0.9.2", "jmespath==1.1.0", "msgspec==0.22.0", "necessary==0.4.3", "nltk==3.10.4", "numpy==1.26.4",
             "omegaconf==2.4.0", "packaging==26.3", "platformdirs==4.14.7", "python-dateutil==2.9.0.post0", "PyYAML==6.0.3",
             "regex==2026.11.15", "requirements-parser==0.13.1", "s3transfer==0.19.3", "six==1.17.0", "smart_open==9.0.2",

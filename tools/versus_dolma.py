@@ -65,7 +65,11 @@ def _run_dolma(folder: Path, size: int, dolma: Path, workers: int) -> measure.Co
         "--tokenizer.name_or_path", spec.file, "--tokenizer.eos_token_id", spec.eos, "--tokenizer.pad_token_id", "1",
         "--dtype", "uint16", "--processes", workers,
     ]  # fmt: skip
-    return measure.run([str(word) for word in command], folder / "logs" / f"dolma-{size}.log")
+    log = folder / "logs" / f"dolma-{size}.log"
+    cost = measure.run([str(word) for word in command], log)
+    if not any(True for _ in _their_documents(out)):  # it ends with status 0 whatever happens
+        raise measure.CommandFailed(f"dolma tokens wrote no document; see {log}")
+    return cost
 
 
 def _run_ours(folder: Path, size: int) -> dict[str, Json]:

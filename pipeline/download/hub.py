@@ -28,6 +28,7 @@ def select(source: Source, tokens: int | None) -> list:
     The estimate is the source's published tokens per listed byte. Raises PipelineError when the hub refuses or the
     globs match nothing.
     """
+    import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
     from huggingface_hub.hf_api import RepoFile
@@ -41,7 +42,7 @@ def select(source: Source, tokens: int | None) -> list:
         raise PipelineError(f"{source.name}: {hub.repo} has no revision {hub.revision}; pin another in its YAML") from error
     except RepositoryNotFoundError as error:
         raise PipelineError(f"{source.name}: no data set {hub.repo} on the hub, or it needs HF_TOKEN") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise PipelineError(f"{source.name}: the hub did not list {hub.repo}: {error}; try the same command again") from error
     entries = [
         entry for entry in tree
@@ -65,6 +66,7 @@ def select(source: Source, tokens: int | None) -> list:
 
 def fetch(source: Source, entries: list, folder: Path, on_bytes: Callable[[int], None]) -> list[RawFile]:
     """Download what is not there yet into `folder`, verify it, and return the raw files in order of path."""
+    import httpx2
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -87,7 +89,7 @@ def fetch(source: Source, entries: list, folder: Path, on_bytes: Callable[[int],
         if not (at_hand and at_hand["hub"] == stated["hub"] and path.exists() and path.stat().st_size == entry.size):
             try:
                 hf_hub_download(hub.repo, entry.path, repo_type="dataset", revision=hub.revision, local_dir=folder)
-            except (HfHubHTTPError, OSError) as error:
+            except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
                 raise PipelineError(
                     f"{source.name}: downloading {entry.path} of {hub.repo} failed: {error}; the same command goes on from here"
                 ) from error
@@ -122,6 +124,7 @@ def _git_blob_id(path: Path) -> str:
 
 def fetch_tokenizer(spec: TokenizerSpec, folder: Path) -> Path:
     """The tokenizer.json that `spec` names, from the hub; its sha256 is checked by whoever loads it."""
+    import httpx2
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -132,6 +135,6 @@ def fetch_tokenizer(spec: TokenizerSpec, folder: Path) -> Path:
         return path
     try:
         hf_hub_download(spec.hub.repo, spec.hub.file, revision=spec.hub.revision, local_dir=folder)
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise PipelineError(f"tokenizer {spec.name}: downloading it from {spec.hub.repo} failed: {error}") from error
     return path

@@ -50,7 +50,8 @@ def test_the_declared_numbers_are_those_of_the_file(reference: Tokenizer) -> Non
 HARD = [
     "", " ", "\n", "a", "word " * 3, " " * 30, "\t\t'manual", "\n'replace'", "it's we'll\n\f", "x" * 5000, "<|endoftext|>",
     "a<|endoftext|>b<|padding|>", "|||EMAIL_ADDRESS||| and |||IP_ADDRESS", "e\u0301 \u00e9 \ufb01 \u2126", "\u2028\u2029\u0085",
-    "مرحبا بالعالم", "नमस्ते दुनिया", "漢字かな交じり文", "👩‍👩‍👧‍👦🏳️‍🌈", "\u0000\u0001\u007f", "def f(x):\n        return  x", "1234567890" * 20,
+    "مرحبا بالعالم", "नमस्ते दुनिया", "漢字かな交じり文", "👩‍👩‍👧‍👦🏳️‍🌈",
+    "\u0000\u0001\u007f", "def f(x):\n        return  x", "1234567890" * 20,
 ]  # fmt: skip
 
 
