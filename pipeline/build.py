@@ -15,6 +15,7 @@ from math import ceil
 from pathlib import Path
 
 from pipeline import catalog
+from pipeline.config import human
 from pipeline.download import folder, hub, packages
 from pipeline.engine import Engine, Stage
 from pipeline.errors import ConfigError, PipelineError
@@ -107,7 +108,22 @@ def build(request: Request, progress: Progress) -> Lock:
         write_atomically(store.path(f"mixes/{mix.name}.lock.json"), lock.to_json())
         write_atomically(store.path(f"mixes/{mix.name}.build.json"), canonical(_manifest(mix, built, request), indent=1))
         catalog.write(store, mix.name, engine.computed)
+    _announce(lock, mix, built, request, progress)
     return lock
+
+
+def _announce(lock: Lock, mix: Mix, built: list[Built], request: Request, progress: Progress) -> None:
+    """What a person should know although it is no error."""
+    for b in built:
+        inside = sum(record.counts["inner_eos"] for record in b.of(tokenize.STAGE))
+        if inside:
+            progress.say(
+                f"{b.name}: the text of {inside} documents spells the end-of-document token; it became that token, as Hugging "
+                "Face tokenizers has it, and the document tables still hold the true boundaries (to drop such: inner_eos > 0)"
+            )
+    asked, given = request.tokens or mix.tokens, lock.instances * lock.sequence_length
+    if asked and given <= asked - lock.sequence_length:
+        progress.say(f"scaled to the supply: {human(given)} of the {human(asked)} tokens that {mix.name} asks for")
 
 
 def _run(engine: Engine, stage: Stage, built: list[Built], units_of: Callable[[Built], list[Unit]]) -> None:

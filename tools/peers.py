@@ -26,7 +26,11 @@ OF_REQUESTS = ("certifi==2026.10.18", "charset-normalizer==3.5.2", "idna==3.20",
 
 
 class PeerUnavailable(Exception):
-    """The environment cannot be made here; the message says why."""
+    """There is no Python on this machine that the peer has wheels for."""
+
+
+class InstallFailed(Exception):
+    """pip or venv ended with an error; the message has its last words."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ DOLMA = Peer(
 )  # fmt: skip
 OLMO = Peer(
     "ai2-olmo",
-    (TORCH, ("ai2-olmo==0.6.0", "omegaconf==2.4.0", "PyYAML==6.0.3", "packaging==26.3", "tokenizers==0.23.3", *OF_TORCH, *OF_RICH, *OF_REQUESTS)),
+    (TORCH, ("ai2-olmo==0.6.0", "importlib_resources==7.1.0", "omegaconf==2.4.0", "PyYAML==6.0.3", "packaging==26.3", "tokenizers==0.23.3", *OF_TORCH, *OF_RICH, *OF_REQUESTS)),
 )  # fmt: skip
 OLMO_CORE = Peer(
     "ai2-olmo-core",
@@ -73,7 +77,7 @@ def cache() -> Path:
 
 
 def python(peer: Peer) -> Path:
-    """The interpreter of the peer's environment, which is made if it is not there. Raises PeerUnavailable."""
+    """The interpreter of the peer's environment, which is made if it is not there. Raises PeerUnavailable, InstallFailed."""
     interpreter, version = _interpreter(peer)
     digest = hashlib.sha256(repr((peer.installs, version)).encode()).hexdigest()[:12]
     folder = cache() / f"{peer.name}-{digest}"
@@ -83,9 +87,9 @@ def python(peer: Peer) -> Path:
         try:
             _create(peer, interpreter, aside)
             aside.rename(folder)
-        except OSError as error:
+        except OSError:
             if not folder.is_dir():  # nobody else made it meanwhile
-                raise PeerUnavailable(f"{peer.name}: {error}") from error
+                raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return folder / "bin" / "python"
@@ -118,4 +122,4 @@ def _create(peer: Peer, interpreter: str, folder: Path) -> None:
 def _run(peer: Peer, command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise PeerUnavailable(f"{peer.name}: {' '.join(command[:6])} … ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+        raise InstallFailed(f"{peer.name}: {' '.join(command[:6])} … ended with status {done.returncode}:\n{done.stderr[-2000:]}")

@@ -67,7 +67,7 @@ def _run_dolma(folder: Path, size: int, dolma: Path, workers: int) -> measure.Co
     ]  # fmt: skip
     log = folder / "logs" / f"dolma-{size}.log"
     cost = measure.run([str(word) for word in command], log)
-    if not any(True for _ in _their_documents(out)):  # it ends with status 0 whatever happens
+    if not any(True for _ in their_documents(out)):  # it ends with status 0 whatever happens
         raise measure.CommandFailed(f"dolma tokens wrote no document; see {log}")
     return cost
 
@@ -87,7 +87,7 @@ def _run_ours(folder: Path, size: int) -> dict[str, Json]:
 def _compare_ids(folder: Path, size: int) -> dict[str, int]:
     """How many documents both have, how many only one, how many differ."""
     ours = dict(_our_documents(folder / "stores" / f"slice-{size}"))
-    theirs = dict(_their_documents(folder / "dolma" / str(size)))
+    theirs = dict(their_documents(folder / "dolma" / str(size)))
     both = ours.keys() & theirs.keys()
     return {
         "documents": len(both),
@@ -105,7 +105,7 @@ def _our_documents(store: Path) -> Iterator[tuple[str, np.ndarray]]:
             yield row["id"], tokens[row["start"] : row["start"] + row["length"]]
 
 
-def _their_documents(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+def their_documents(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """dolma's .npy are raw ids too; beside each a table of start, end, id, path and line."""
     for path in sorted(folder.glob("*.npy")):
         tokens = np.memmap(path, "<u2", "r")

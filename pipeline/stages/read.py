@@ -22,7 +22,7 @@ from pipeline.store import Store
 from pipeline.unit import Artifact, Json, Record, Unit
 
 STAGE = Stage("read", "documents", 1, "pipeline.stages.read:read")
-UNIT_BYTES = 64_000_000
+UNIT_BYTES = 16_000_000
 METADATA = ("metadata", "meta")
 FAILURES = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])
 

@@ -169,6 +169,27 @@ def test_a_changed_threshold_reruns_only_what_depends_on_it(tmp_path: Path, buil
     assert rows(store, "SELECT count(*) FROM documents WHERE dropped_by = 'long'") > [(0,)]
 
 
+def test_a_mix_that_shares_sources_with_another_reuses_their_shards(tmp_path: Path, built: Store, corpus: Path) -> None:
+    store = Store(tmp_path / "store")
+    shutil.copytree(built.root, store.root)
+    recipes = write_recipes(tmp_path / "recipes")
+    small = (recipes / "small.yaml").read_text()
+    other = small.replace("name: small", "name: other").replace("seed: 7", "seed: 8").replace("weight: 80", "weight: 20")
+    (recipes / "other.yaml").write_text(other)
+    before = contents(store.root)
+    build(Request("other", store.root, str(corpus), workers=1, recipes=recipes, shard_tokens=20_000, scale=True), Progress())
+    assert set(contents(store.root)) - set(before) == {"mixes/other.lock.json", "mixes/other.build.json"}
+    assert rows(store, "SELECT count(DISTINCT mix) FROM mixes") == [(2,)]
+    assert rows(store, "SELECT count(*) FROM documents WHERE source = 'web'") == [(240,)]
+
+
+def test_a_literal_end_of_document_token_is_tokenized_as_hugging_face_does_and_said(
+    tmp_path: Path, corpus: Path, recipes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(request_for(tmp_path / "store", corpus, recipes), Progress())
+    assert "web: the text of 1 documents spells the end-of-document token" in " ".join(capsys.readouterr().err.split())
+
+
 def test_verify_names_what_was_tampered_with(tmp_path: Path, built: Store) -> None:
     store = Store(tmp_path / "store")
     shutil.copytree(built.root, store.root)

