@@ -136,7 +136,7 @@ class Engine:
                     records.update((record.unit.folder, record) for record in done)
                     self.computed.update(record.unit.folder for record in done)
                     self._note(done, measured)
-                    bar.advance(done[0].unit.input_bytes)
+                    bar.advance(done[0].unit.input_bytes, text_bytes=measured.bytes)
         return [records[unit.folder] for unit in units]
 
     def _completed(self, stage: Stage, tasks: list[list[Unit]]) -> Iterator[tuple[list[Record], Measured]]:

@@ -13,29 +13,39 @@ PLAIN_INTERVAL_S = 5.0
 
 
 class Bar:
-    """One stage's bar. `advance(bytes)` counts a finished unit of that many input bytes."""
+    """One stage's bar.
+
+    It fills by input bytes, whose total is known beforehand, and tells its speed in the bytes that people compare: of
+    document text, where a stage sees documents.
+    """
 
     def __init__(self, console: Console, bars: Bars | None, name: str, units: int, total_bytes: int) -> None:
         self.console, self.bars, self.name, self.units, self.total_bytes = console, bars, name, units, total_bytes
-        self.done_units = self.done_bytes = 0
+        self.done_units = self.done_bytes = self.text_bytes = 0
         self.start = self.shown = time.monotonic()
         if bars:
             self.task = bars.add_task(name, total=max(total_bytes, 1), units=f"0/{units}", speed="")
 
     @property
-    def megabytes_per_second(self) -> float:
-        return self.done_bytes / 1e6 / max(time.monotonic() - self.start, 1e-9)
+    def seconds(self) -> float:
+        return max(time.monotonic() - self.start, 1e-9)
 
-    def advance(self, size: int, units: int = 1) -> None:
+    @property
+    def speed(self) -> str:
+        return f"{self.text_bytes / 1e6 / self.seconds:.1f} MB/s"
+
+    def advance(self, size: int, units: int = 1, text_bytes: int | None = None) -> None:
+        """`units` more are done, of `size` bytes of input and `text_bytes` of text (as many if not given)."""
         self.done_units += units
         self.done_bytes += size
-        speed = f"{self.megabytes_per_second:.1f} MB/s"
+        self.text_bytes += size if text_bytes is None else text_bytes
         if self.bars:
-            self.bars.update(self.task, completed=self.done_bytes, units=f"{self.done_units}/{self.units}", speed=speed)
+            state = f"{self.done_units}/{self.units}"
+            self.bars.update(self.task, completed=self.done_bytes, units=state, speed=self.speed)
         elif time.monotonic() - self.shown > PLAIN_INTERVAL_S and self.done_units < self.units:
             self.shown = time.monotonic()
-            left = (self.total_bytes - self.done_bytes) / 1e6 / max(self.megabytes_per_second, 1e-9)
-            self.console.print(f"{self.name}: {self.done_units}/{self.units} units, {speed}, about {left:.0f} s left")
+            left = (self.total_bytes - self.done_bytes) * self.seconds / max(self.done_bytes, 1)
+            self.console.print(f"{self.name}: {self.done_units}/{self.units} units, {self.speed}, about {left:.0f} s left")
 
 
 class Progress:
@@ -62,8 +72,6 @@ class Progress:
         else:
             bar = Bar(self.console, None, name, units, total_bytes)
             yield bar
-        seconds = time.monotonic() - bar.start
         self.console.print(
-            f"{name:<10}{bar.done_units:>6} units {bar.done_bytes / 1e6:>10.1f} MB {seconds:>8.1f} s {bar.megabytes_per_second:>8.1f} MB/s",
-            markup=False,
+            f"{name:<10}{bar.done_units:>6} units {bar.text_bytes / 1e6:>10.1f} MB {bar.seconds:>8.1f} s   {bar.speed:>12}", markup=False
         )

@@ -22,7 +22,9 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import zstandard
 
@@ -44,6 +46,8 @@ CODE = frozenset(
 )
 PROSE = frozenset(".txt .md .rst .html .htm .xml".split())
 CODE_SAMPLES = frozenset({"starcoder", "algebraic-stack"})
+
+Text = Callable[[], str | None]  # None: not UTF-8, or too long
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def build(folder: Path, downloads: Path, dolma_packages: Path | None) -> dict[st
     roots = {"site-packages": Path(sysconfig.get_paths()["purelib"]), "stdlib": Path(sysconfig.get_paths()["stdlib"])}
     if dolma_packages:
         roots["dolma"] = dolma_packages
-    found = {name: (lambda path=path: _read(path)) for name, path in installed(roots)}
+    found: dict[str, Text] = {name: partial(_read, path) for name, path in installed(roots)}
     found.update(samples(downloads))
     described = _write(folder, documents(found))
     write_recipes(folder / "recipes", downloads, described["kinds"])
@@ -93,21 +97,21 @@ def installed(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
                     yield f"{label}/{path.relative_to(root).as_posix()}", path
 
 
-def samples(folder: Path) -> dict[str, Callable[[], str]]:
+def samples(folder: Path) -> dict[str, Text]:
     """The documents of all offline samples, as <source>:<file>#<row>; their texts are held in memory, some 50 MB."""
     progress = Progress()
-    found: dict[str, Callable[[], str]] = {}
+    found: dict[str, Text] = {}
     fetched = packages.fetch_all({name: load_source(name).sample for name in source_names()}, folder, progress)
     for source, files in fetched.items():
         with progress.stage(source, len(files), sum(file.bytes for file in files)) as bar:
             for file in files:
                 for row, text in _texts(file):
-                    found[f"{source}:{file.name}#{row}"] = lambda text=text: text
+                    found[f"{source}:{file.name}#{row}"] = partial(str, text)
                 bar.advance(file.bytes)
     return found
 
 
-def documents(found: Mapping[str, Callable[[], str | None]], limit: int = LIMIT) -> Iterator[Document]:
+def documents(found: Mapping[str, Text], limit: int = LIMIT) -> Iterator[Document]:
     """The documents named by `found`, in the order of their names' hashes, until there are `limit` bytes of text."""
     seen: set[bytes] = set()
     size = 0
@@ -148,7 +152,8 @@ def _texts(file: RawFile) -> Iterator[tuple[int, str]]:
 
 
 def _write(folder: Path, found: Iterator[Document]) -> dict[str, Json]:
-    kinds, families = {"code": Counter(), "prose": Counter()}, {"code": {}, "prose": {}}
+    kinds: dict[str, Counter[str]] = {"code": Counter(), "prose": Counter()}
+    families: dict[str, dict[str, Counter[str]]] = {kind: {} for kind in kinds}
     rollers = {kind: _Roller(folder / "corpus" / kind, SHARD) for kind in kinds}
     slices = {size: _Roller(folder / "slices" / str(size) / "slice", size * MB // 4) for size in SLICES}
     total = 0
@@ -179,7 +184,8 @@ class _Roller:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self.documents = self.bytes = 0
-        self._file = None
+        self._file: BinaryIO | None = None
+        self._number = -1
         folder.mkdir(parents=True)
 
     def add(self, line: bytes, size: int) -> None:

@@ -121,25 +121,23 @@ class _Tree:
 
 def _processes() -> dict[int, _Process]:
     found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    # The second field is the command in brackets, and may hold anything: proc_pid_stat(5).
-                    fields = file.read().rpartition(b")")[2].split()
+                # The second field is the command in brackets, and may hold anything: proc_pid_stat(5).
+                fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
             except OSError:
                 continue  # ended meanwhile
-            found[int(name)] = _Process(int(fields[1]), fields[0].decode(), int(fields[11]) + int(fields[12]), int(fields[19]))
+            found[int(folder.name)] = _Process(int(fields[1]), fields[0].decode(), int(fields[11]) + int(fields[12]), int(fields[19]))
     return found
 
 
 def _memory(pid: int) -> tuple[int, int]:
     """A process's highest resident size in KiB, and the bytes that it now has for itself."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            status = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            resident, shared = (int(pages) for pages in file.read().split()[1:3])
+        lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()
+        resident, shared = (int(pages) for pages in Path(f"/proc/{pid}/statm").read_bytes().split()[1:3])
     except OSError:
         return 0, 0
+    status = dict(line.split(b":", 1) for line in lines if b":" in line)
     return int(status.get(b"VmHWM", b"0 kB").split()[0]), (resident - shared) * PAGE

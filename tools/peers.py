@@ -46,19 +46,25 @@ DOLMA = Peer(
     "dolma",
     (
         (
-            "dolma==1.2.1", "anyascii==0.3.3", "backports.zstd==1.8.0", "blingfire==0.1.8", "boto3==1.44.5", "botocore==1.44.5", "defusedxml==0.7.1",
-            "fasttext-wheel==0.9.2", "jmespath==1.1.0", "msgspec==0.22.0", "necessary==0.4.3", "nltk==3.10.4", "numpy==1.26.4",
-            "omegaconf==2.4.0", "packaging==26.3", "platformdirs==4.14.7", "python-dateutil==2.9.0.post0", "PyYAML==6.0.3",
-            "regex==2026.11.15", "requirements-parser==0.13.1", "s3transfer==0.19.3", "six==1.17.0", "smart_open==9.0.2",
-            "fsspec==2026.9.0", "tokenizers==0.19.1", "tqdm==4.70.1", "typing_extensions==4.16.0", "uniseg==0.10.1",
-            "wrapt==2.5.2", "zstandard==0.25.0", *OF_RICH, *OF_REQUESTS,
+            "dolma==1.2.1", "anyascii==0.3.3", "backports.zstd==1.8.0", "blingfire==0.1.8", "boto3==1.44.5", "botocore==1.44.5",
+            "defusedxml==0.7.1", "fasttext-wheel==0.9.2", "fsspec==2026.9.0", "jmespath==1.1.0", "msgspec==0.22.0",
+            "necessary==0.4.3", "nltk==3.10.4", "numpy==1.26.4", "omegaconf==2.4.0", "packaging==26.3", "platformdirs==4.14.7",
+            "python-dateutil==2.9.0.post0", "PyYAML==6.0.3", "regex==2026.11.15", "requirements-parser==0.13.1",
+            "s3transfer==0.19.3", "six==1.17.0", "smart_open==9.0.2", "tokenizers==0.19.1", "tqdm==4.70.1",
+            "typing_extensions==4.16.0", "uniseg==0.10.1", "wrapt==2.5.2", "zstandard==0.25.0", *OF_RICH, *OF_REQUESTS,
         ),
     ),
     pythons=("3.11",),
 )  # fmt: skip
 OLMO = Peer(
     "ai2-olmo",
-    (TORCH, ("ai2-olmo==0.6.0", "importlib_resources==7.1.0", "omegaconf==2.4.0", "PyYAML==6.0.3", "packaging==26.3", "tokenizers==0.23.3", *OF_TORCH, *OF_RICH, *OF_REQUESTS)),
+    (
+        TORCH,
+        (
+            "ai2-olmo==0.6.0", "importlib_resources==7.1.0", "omegaconf==2.4.0", "packaging==26.3", "PyYAML==6.0.3",
+            "tokenizers==0.23.3", *OF_TORCH, *OF_RICH, *OF_REQUESTS,
+        ),
+    ),
 )  # fmt: skip
 OLMO_CORE = Peer(
     "ai2-olmo-core",

@@ -62,11 +62,11 @@ def _run_dolma(folder: Path, size: int, dolma: Path, workers: int) -> measure.Co
     spec = load_tokenizer("gpt-neox-olmo-dolma-v1_5", folder / "recipes")
     command = [
         dolma, "-m", "dolma.cli", "tokens", "--documents", folder / "slices" / str(size) / "slice" / "*.jsonl.zst", "--destination", out,
-        "--tokenizer.name_or_path", spec.file, "--tokenizer.eos_token_id", spec.eos, "--tokenizer.pad_token_id", "1",
-        "--dtype", "uint16", "--processes", workers,
+        "--tokenizer.name_or_path", str(spec.file), "--tokenizer.eos_token_id", str(spec.eos), "--tokenizer.pad_token_id", "1",
+        "--dtype", "uint16", "--processes", str(workers),
     ]  # fmt: skip
     log = folder / "logs" / f"dolma-{size}.log"
-    cost = measure.run([str(word) for word in command], log)
+    cost = measure.run(command, log)
     if not any(True for _ in their_documents(out)):  # it ends with status 0 whatever happens
         raise measure.CommandFailed(f"dolma tokens wrote no document; see {log}")
     return cost
