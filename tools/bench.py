@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli import console as make_console
+from pipeline.errors import PipelineError
 from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
 from pipeline.unit import Json
 from tools import corpus, measure, peers, reading, versus_dolma
@@ -166,19 +167,19 @@ def _show_pipeline(console: Console, pipeline: dict[str, Json]) -> None:
 
 def _show_comparison(console: Console, compared: dict[str, Json]) -> None:
     dolma, ours, ids = compared["dolma"], compared["ours"], compared["ids"]
-    table = _table(f"Tokenizing {compared['megabytes']:.1f} MB: documents in, shards out", "", "CPU-s", "MB per CPU-s", "times")
-    table.add_row(f"ours, {' and '.join(versus_dolma.STAGES)}", f"{ours['stage_cpu_seconds']:.2f}", f"{ours['mb_per_cpu_second']:.1f}", "")
+    megabytes, program = compared["megabytes"], ours["processes"][max(ours["processes"])]["cpu_seconds"]
+    table = _table(
+        f"Tokenizing {megabytes:.1f} MB: documents in, shards out", "", "CPU-s", "MB per CPU-s", "times dolma", "times, start left out"
+    )
     rows = {
-        "dolma tokens": (dolma["cost"]["cpu_seconds"], dolma["mb_per_cpu_second"], compared["ratio"]),
-        "dolma tokens, its start left out": (
-            dolma["cost"]["cpu_seconds"] - dolma["startup_cpu_seconds"], dolma["marginal_mb_per_cpu_second"], compared["ratio_marginal"],
-        ),
-    }  # fmt: skip
-    for name, (seconds, speed, ratio) in rows.items():
-        table.add_row(name, f"{seconds:.2f}", f"{speed:.2f}", f"{ratio:.1f}")
-    whole = ours["cost"]["cpu_seconds"]
-    speed = compared["megabytes"] / whole
-    table.add_row("our whole program, all stages", f"{whole:.2f}", f"{speed:.1f}", f"{compared['ratio_whole_program']:.1f} of dolma tokens")
+        f"ours, {' and '.join(versus_dolma.STAGES)}": (ours["cpu_seconds"], compared["ratio"], compared["ratio_to_marginal"]),
+        "dolma tokens": (dolma["cpu_seconds"], None, None),
+        "ours, start left out": (ours["cpu_seconds"] - ours["start_cpu_seconds"], None, compared["ratio_of_marginals"]),
+        "dolma tokens, start left out": (dolma["cpu_seconds"] - dolma["start_cpu_seconds"], None, None),
+        "our whole program, all stages": (program, compared["ratio_whole_program"], None),
+    }
+    for name, (seconds, *ratios) in rows.items():
+        table.add_row(name, f"{seconds:.2f}", f"{megabytes / seconds:.2f}", *("" if ratio is None else f"{ratio:.1f}" for ratio in ratios))
     console.print(table)
     same = ids["different"] == ids["only_ours"] == ids["only_theirs"] == 0
     console.print(
@@ -205,7 +206,7 @@ def _reached(results: dict[str, Json]) -> list[dict[str, Json]]:
     ]
     if compared := results.get("tokenize"):
         lines.insert(2, ("tokenize stage, times dolma tokens", compared["ratio"], TIMES_DOLMA, True))
-        lines.insert(3, ("the same, dolma's start left out", compared["ratio_marginal"], TIMES_DOLMA, True))
+        lines.insert(3, ("the same, dolma's start left out", compared["ratio_to_marginal"], TIMES_DOLMA, True))
         ids = compared["ids"]
         lines.insert(4, ("documents whose ids differ from dolma's", ids["different"] + ids["only_ours"] + ids["only_theirs"], 0, False))
     return [
@@ -230,4 +231,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (PipelineError, peers.InstallFailed, measure.CommandFailed) as error:
+        sys.exit(f"error: {error}")

@@ -20,7 +20,7 @@ import os
 import shutil
 import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,11 +101,12 @@ def samples(folder: Path) -> dict[str, Text]:
     """The documents of all offline samples, as <source>:<file>#<row>; their texts are held in memory, some 50 MB."""
     progress = Progress()
     found: dict[str, Text] = {}
-    fetched = packages.fetch_all({name: load_source(name).sample for name in source_names()}, folder, progress)
+    sources = {name: load_source(name) for name in source_names()}
+    fetched = packages.fetch_all({name: source.sample for name, source in sources.items()}, folder, progress)
     for source, files in fetched.items():
         with progress.stage(source, len(files), sum(file.bytes for file in files)) as bar:
             for file in files:
-                for row, text in _texts(file):
+                for row, text in _texts(file, sources[source].fields["text"]):
                     found[f"{source}:{file.name}#{row}"] = partial(str, text)
                 bar.advance(file.bytes)
     return found
@@ -145,10 +146,13 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _texts(file: RawFile) -> Iterator[tuple[int, str]]:
+def _texts(file: RawFile, fields: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Row and text of each record; `fields`: names that the text may have."""
     for record in reader_for(file)(file):
-        if isinstance(record, Record) and isinstance(text := record.fields.get("text"), str):
-            yield record.row, text
+        if isinstance(record, Record):
+            text = next((record.fields[name] for name in fields if name in record.fields), None)
+            if isinstance(text, str):
+                yield record.row, text
 
 
 def _write(folder: Path, found: Iterator[Document]) -> dict[str, Json]:

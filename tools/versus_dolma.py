@@ -2,8 +2,8 @@
 
 In: a slice of the corpus (corpus.py) in two sizes. Out: what both cost, and a comparison of the ids document by document.
 
-The two are not the same kind of program, so the ratio comes three ways. `dolma tokens` is measured as a whole process
-tree; its fixed start-up is the intercept of two sizes, and "marginal" leaves it out. Ours is the CPU time of the stages
+The two are not the same kind of program, so the ratio comes in several ways. `dolma tokens` is measured as a whole
+process tree; what a start costs is the intercept of two sizes, and "marginal" speeds leave it out. Ours is the CPU time of the stages
 `tokenize` and `gather` as the engine notes it, documents in and shards out, encoder loading and hashing included and
 Python's start left out; "whole program" counts against us the whole `tokenmill mix`, which also reads the raw files,
 tags, filters, deduplicates and writes the catalog. Both strip a document's text, and skip it if nothing is left.
@@ -11,7 +11,6 @@ tags, filters, deduplicates and writes the catalog. Both strip a document's text
 
 import csv
 import gzip
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -33,26 +32,33 @@ STAGES = (tokenize.STAGE.name, gather.STAGE.name)
 def compare(folder: Path, sizes: dict[int, int], dolma: Path, workers: int) -> dict[str, Json]:
     """`sizes`: bytes of text of each slice, by its name in MB, the large one first. `dolma`: its interpreter."""
     large, small = sizes
-    costs = {size: _run_dolma(folder, size, dolma, workers) for size in sizes}
-    ours = _run_ours(folder, large)
-    seconds_per_byte = (costs[large].cpu_seconds - costs[small].cpu_seconds) / (sizes[large] - sizes[small])
     megabytes = sizes[large] / 1e6
-    theirs = {
-        "cost": costs[large].to_json(),
-        "cost_of_small": costs[small].to_json(),
-        "startup_cpu_seconds": costs[large].cpu_seconds - seconds_per_byte * sizes[large],
-        "mb_per_cpu_second": megabytes / costs[large].cpu_seconds,
-        "marginal_mb_per_cpu_second": 1e-6 / seconds_per_byte,
-    }
-    stage = megabytes / ours["stage_cpu_seconds"]
+    dolma_costs = {size: _run_dolma(folder, size, dolma, workers) for size in sizes}
+    theirs = _speeds(sizes, {size: cost.cpu_seconds for size, cost in dolma_costs.items()})
+    our_costs = {size: _run_ours(folder, size) for size in sizes}
+    ours = _speeds(sizes, {size: stages for size, (_, stages) in our_costs.items()})
+    program, _ = our_costs[large]
     return {
         "megabytes": megabytes,
-        "dolma": theirs,
-        "ours": ours | {"mb_per_cpu_second": stage},
-        "ratio": stage / theirs["mb_per_cpu_second"],
-        "ratio_marginal": stage / theirs["marginal_mb_per_cpu_second"],
-        "ratio_whole_program": megabytes / ours["cost"]["cpu_seconds"] / theirs["mb_per_cpu_second"],
+        "dolma": theirs | {"processes": {size: cost.to_json() for size, cost in dolma_costs.items()}},
+        "ours": ours | {"processes": {size: cost.to_json() for size, (cost, _) in our_costs.items()}},
+        "ratio": ours["mb_per_cpu_second"] / theirs["mb_per_cpu_second"],
+        "ratio_to_marginal": ours["mb_per_cpu_second"] / theirs["marginal_mb_per_cpu_second"],
+        "ratio_of_marginals": ours["marginal_mb_per_cpu_second"] / theirs["marginal_mb_per_cpu_second"],
+        "ratio_whole_program": megabytes / program.cpu_seconds / theirs["mb_per_cpu_second"],
         "ids": _compare_ids(folder, large),
+    }
+
+
+def _speeds(sizes: dict[int, int], cpu_seconds: dict[int, float]) -> dict[str, float]:
+    """Of the larger size; and the line through both sizes."""
+    large, small = sizes
+    per_byte = (cpu_seconds[large] - cpu_seconds[small]) / (sizes[large] - sizes[small])
+    return {
+        "cpu_seconds": cpu_seconds[large],
+        "start_cpu_seconds": cpu_seconds[large] - per_byte * sizes[large],
+        "mb_per_cpu_second": sizes[large] / 1e6 / cpu_seconds[large],
+        "marginal_mb_per_cpu_second": 1e-6 / per_byte,
     }
 
 
@@ -60,7 +66,7 @@ def _run_dolma(folder: Path, size: int, dolma: Path, workers: int) -> measure.Co
     out = folder / "dolma" / str(size)
     shutil.rmtree(out, ignore_errors=True)
     spec = load_tokenizer("gpt-neox-olmo-dolma-v1_5", folder / "recipes")
-    command = [
+    command: list[str | Path] = [
         dolma, "-m", "dolma.cli", "tokens", "--documents", folder / "slices" / str(size) / "slice" / "*.jsonl.zst", "--destination", out,
         "--tokenizer.name_or_path", str(spec.file), "--tokenizer.eos_token_id", str(spec.eos), "--tokenizer.pad_token_id", "1",
         "--dtype", "uint16", "--processes", str(workers),
@@ -72,16 +78,18 @@ def _run_dolma(folder: Path, size: int, dolma: Path, workers: int) -> measure.Co
     return cost
 
 
-def _run_ours(folder: Path, size: int) -> dict[str, Json]:
-    """In one process: Ray would not start for so little."""
+def _run_ours(folder: Path, size: int) -> tuple[measure.Cost, float]:
+    """What the whole program cost, and the CPU seconds of its stages. In one process: Ray would not start for so little."""
     store = folder / "stores" / f"slice-{size}"
     shutil.rmtree(store, ignore_errors=True)
-    command = [sys.executable, "-m", "pipeline", "mix", "--mix", "slice", "--data", folder / "slices" / str(size), "--store", store,
-               "--recipes", folder / "recipes", "--workers", "1", "--scale"]  # fmt: skip
-    cost = measure.run(command, folder / "logs" / f"slice-{size}.log", env=os.environ | {"RAY_ADDRESS": ""})
+    command: list[str | Path] = [
+        sys.executable, "-m", "pipeline", "mix", "--mix", "slice", "--data", folder / "slices" / str(size), "--store", store,
+        "--recipes", folder / "recipes", "--workers", "1", "--scale",
+    ]  # fmt: skip
+    cost = measure.run(command, folder / "logs" / f"slice-{size}.log")
     with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as catalog:
         rows = catalog.execute("SELECT stage, cpu_seconds FROM runs").fetchall()
-    return {"cost": cost.to_json(), "stage_cpu_seconds": sum(seconds for stage, seconds in rows if stage in STAGES)}
+    return cost, sum(seconds for stage, seconds in rows if stage in STAGES)
 
 
 def _compare_ids(folder: Path, size: int) -> dict[str, int]:

@@ -45,18 +45,14 @@ def _tokenize_part(item: Work) -> dict[str, Json]:
     encoder = tokenizer.encoder(content)
     dtype, eos = tokenizer.dtype_for(params["vocab_size"]), params["eos"]
     tables, position, checked = [], 0, 0
-    check_bytes = tokenizer.SPOT_CHECK_BYTES
     with open(item.folder / "tokens.bin", "wb") as out:
         for batch in row_groups(item.store.path(item.unit.inputs[0].path), ["id", "text", "file", "row"]):
             texts = [text.strip() for text in batch["text"].to_pylist()]
             ids, offsets = encoder.encode(texts)
             if len(ids) and int(ids.max()) >= params["vocab_size"]:
                 raise PipelineError(f"the tokenizer gave id {ids.max()}, beyond its vocabulary of {params['vocab_size']}")
-            sample = []
-            for index in range(0, len(texts), tokenizer.SPOT_CHECK_EVERY):
-                if check_bytes > 0 and len(texts[index]) < tokenizer.SPOT_CHECK_BYTES:
-                    sample.append(index)
-                    check_bytes -= len(texts[index])
+            every = range(0, len(texts), tokenizer.SPOT_CHECK_EVERY)
+            sample = [index for index in every if len(texts[index]) <= tokenizer.SPOT_CHECK_CHARACTERS]
             checked += tokenizer.spot_check(
                 content,
                 [texts[index] for index in sample],

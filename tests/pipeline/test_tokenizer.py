@@ -99,8 +99,17 @@ def test_another_tokenizer_file_is_refused(content: bytes, tmp_path: Path) -> No
 def test_where_the_fast_engine_is_missing_the_reference_does_the_work(content: bytes, reference: Tokenizer, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gigatoken", None)
     tokenizer.engine_name.cache_clear()
+    tokenizer.encoder.cache_clear()
     try:
         assert isinstance(tokenizer.encoder(content), tokenizer.HuggingFace)
     finally:
         monkeypatch.undo()
         tokenizer.engine_name.cache_clear()
+        tokenizer.encoder.cache_clear()
+
+
+def test_a_new_encoder_when_the_last_one_has_seen_enough_changes_nothing(content: bytes, reference: Tokenizer, monkeypatch) -> None:
+    monkeypatch.setattr(tokenizer, "ENCODER_BYTES", 10)
+    expected = [reference.encode(text, add_special_tokens=False).ids for text in HARD]
+    encoder = tokenizer.Gigatoken(content)
+    assert [split(encoder, [text])[0] for text in HARD] == expected
