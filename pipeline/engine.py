@@ -179,7 +179,8 @@ class Engine:
             if address:
                 arguments["address"] = address
             else:
-                arguments |= {"num_cpus": self.workers, "include_dashboard": False, "object_store_memory": 100 << 20}
+                # "local": without it Ray would join another Ray that happens to run on this machine.
+                arguments |= {"address": "local", "num_cpus": self.workers, "include_dashboard": False, "object_store_memory": 100 << 20}
             ray.init(**arguments)
             self._ray = ray
             self._remote = ray.remote(num_cpus=1, max_retries=CRASHES_PER_TASK)(execute)

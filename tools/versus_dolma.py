@@ -31,7 +31,7 @@ STAGES = (tokenize.STAGE.name, gather.STAGE.name)
 
 def compare(folder: Path, sizes: dict[int, int], dolma: Path, workers: int) -> dict[str, Json]:
     """`sizes`: bytes of text of each slice, by its name in MB, the large one first. `dolma`: its interpreter."""
-    large, small = sizes
+    large = max(sizes)
     megabytes = sizes[large] / 1e6
     dolma_costs = {size: _run_dolma(folder, size, dolma, workers) for size in sizes}
     theirs = _speeds(sizes, {size: cost.cpu_seconds for size, cost in dolma_costs.items()})

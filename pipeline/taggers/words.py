@@ -43,8 +43,16 @@ def _chunks(text: str) -> list[str]:
     return re.split(r"[^\S\u202f]+", text) if "\u202f" in text else text.split()
 
 
-# UAX #29 for printable ASCII: rules 5 to 13, with the marks that bind letters (' . :) and digits (' . , ;).
+# UAX #29, rules 5 to 13, over strings in which each character is replaced by its class (_CLASSES), and the same for ASCII
+# as it stands: the marks that bind letters are ' . : and those that bind digits ' . , ;
+_WORD = re.compile(r"[ANE]+(?:(?:(?<=A)[LBQ](?=A)|(?<=N)[DBQ](?=N))[ANE]+)*|[^ANE]")
 _ASCII_WORD = re.compile(r"[A-Za-z0-9_]+(?:(?:(?<=[A-Za-z])['.:](?=[A-Za-z])|(?<=[0-9])['.,;](?=[0-9]))[A-Za-z0-9_]+)*|[^A-Za-z0-9_]")
+# Word_Break property values that need no other rule; a character of another one (marks, joiners, Hebrew, Katakana, flags)
+# is "X", and its chunk is left to uniseg.
+_CLASSES = {
+    "ALETTER": "A", "NUMERIC": "N", "EXTENDNUMLET": "E", "MIDLETTER": "L", "MIDNUMLET": "B", "SINGLE_QUOTE": "Q",
+    "MIDNUM": "D", "DOUBLE_QUOTE": "O", "OTHER": "O",
+}  # fmt: skip
 
 _REMEMBERED_CHUNKS = 1 << 17  # of at most _REMEMBERED_LENGTH characters: about 25 MB
 _REMEMBERED_LENGTH = 64
@@ -65,9 +73,28 @@ class _ChunkCounts(dict[str, int]):
 def _count(chunk: str) -> int:
     if chunk.isascii() and chunk.isprintable():
         return len(_ASCII_WORD.findall(chunk))
+    classes = chunk.translate(_class_of_character())
+    if "X" not in classes:
+        return len(_WORD.findall(classes))
     from uniseg.wordbreak import words as segments
 
     return sum(1 for segment in segments(chunk) if not segment.isspace())
+
+
+class _ClassOfCharacter(dict[int, str]):
+    """Code point → class, as uniseg's tables have it. There are at most 1,114,112."""
+
+    def __missing__(self, code: int) -> str:
+        from uniseg.wordbreak import word_break
+
+        # U+202F may be a segment by itself that is whitespace alone.
+        self[code] = "X" if code == 0x202F else _CLASSES.get(word_break(chr(code)).name.upper(), "X")
+        return self[code]
+
+
+@cache
+def _class_of_character() -> _ClassOfCharacter:
+    return _ClassOfCharacter()
 
 
 @cache

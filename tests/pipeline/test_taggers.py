@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -260,3 +261,25 @@ def test_names_and_columns_cannot_be_taken_twice(registry: None) -> None:
         tagger(columns={"fresh": pa.int64()}, reads=("txt",))(other)
     tagger(columns={"fresh": pa.int64()}, reads=("text",), version=3)(other)
     assert TAGGERS["other"].version == 3 and taggers.owner_of("fresh") == "other"
+
+
+POOLS = [
+    "abcXYZ019_'.:,;\"-—–“”’‘·é…ü",
+    "абв’·.:1",
+    "漢字かなカー々",
+    "\u0301\u200d\u00ad👩👧🇩🇪🏽",
+    "אבג\"'",
+    "مرحبا١٢",
+    "\u202fa1",
+    "ǅʼ\u2060ºª²ⅷ",
+]
+
+
+def test_words_of_mixed_scripts_are_those_of_uniseg() -> None:
+    rng = random.Random(5)
+    texts = []
+    for _ in range(4_000):
+        pool = "".join(rng.choice(POOLS) for _ in range(rng.randrange(1, 4))) + " "
+        texts.append("".join(rng.choice(pool) for _ in range(rng.randrange(1, 30))))
+    expected = [sum(not word.isspace() for word in uniseg_words(text)) for text in texts]
+    assert run("unicode_words", batch_of(*texts))["unicode_words"] == expected
