@@ -29,22 +29,19 @@ class Encoder(Protocol):
 
 
 class Gigatoken:
+    """One call per text: its batches come as awkward arrays, whose import alone costs as much as 10 MB of text."""
+
     def __init__(self, tokenizer_json: bytes) -> None:
         self._json = tokenizer_json
         self._seen = ENCODER_BYTES
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        if not texts:
-            return np.empty(0, np.uint32), np.zeros(1, np.int64)
         if self._seen >= ENCODER_BYTES:
             from gigatoken import Tokenizer
 
             self._tokenizer, self._seen = Tokenizer.from_json(self._json), 0
         self._seen += sum(map(len, texts))
-        layout = self._tokenizer.encode_batch(list(texts), parallel=False).layout
-        offsets = np.asarray(layout.offsets.data, dtype=np.int64)
-        ids = np.asarray(layout.content.data)
-        return ids[offsets[0] : offsets[-1]], offsets - offsets[0]
+        return _joined([self._tokenizer.encode(text) for text in texts])
 
 
 class HuggingFace:
@@ -60,9 +57,13 @@ class HuggingFace:
         for start in range(0, len(texts), self.BATCH):
             batch = self._tokenizer.encode_batch_fast(list(texts[start : start + self.BATCH]), add_special_tokens=False)
             pieces += [np.array(encoding.ids, dtype=np.uint32) for encoding in batch]
-        offsets = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
-        return np.concatenate(pieces) if pieces else np.empty(0, np.uint32), offsets
+        return _joined(pieces)
+
+
+def _joined(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    offsets = np.zeros(len(pieces) + 1, np.int64)
+    np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+    return np.concatenate(pieces) if pieces else np.empty(0, np.uint32), offsets
 
 
 @lru_cache(maxsize=1)
