@@ -52,6 +52,10 @@ def show_mix(store: Store, mix: str, console: Console) -> None:
             f"sum(tokens), sum(documents), sum(instances) FROM mixes WHERE mix = '{mix}'",
             shares={"requested", "obtained"},
         )  # fmt: skip
+        console.print(
+            "requested, obtained: shares of the instances · repeats: how often the run reads each instance of the source · tokens,\n"
+            "instances: of the whole run · documents: in the source's training shards\n"
+        )
 
 
 def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
