@@ -1,0 +1,63 @@
+"""A stage whose output changes must get a new version, or finished work would be taken for up to date.
+
+When one of these digests differs, either the change was not meant, or `version` in the stage's STAGE (or in the tagger's
+decorator) has to be raised together with the digest here. They are of contents, not of Parquet's bytes.
+"""
+
+import hashlib
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.catalog import STAGES
+from pipeline.store import RECORD, Store
+from pipeline.taggers import TAGGERS
+
+EXPECTED = {
+    "documents": (1, "c26608c976ddd667"),
+    "tokens": (1, "f09bfe06b78555b0"),
+    "filtered": (1, "a551c08f064f6fdc"),
+    "holdout": (1, "7f94f9d0db834d46"),
+    "duplicates": (1, "a4b87ecea817ae11"),
+    "decisions": (1, "d311940a7375f46e"),
+    "shards": (1, "fa7e194973e98886"),
+    "attributes length": (1, "abec855bbb99f674"),
+    "attributes repetition": (1, "055ef1fc41014ff6"),
+    "attributes stars": (1, "bc050b6e63e6362f"),
+    "attributes text_hash": (1, "fd80ca6714d4a447"),
+    "attributes unicode_words": (1, "fc66d8bfeab67eb6"),
+}
+
+
+def digest(files: list[Path]) -> str:
+    """sha256 over the names and contents of files; of Parquet files, the rows."""
+    total = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        if file.suffix == ".parquet":
+            content = repr(pq.read_table(file).to_pylist()).encode()
+        total.update(file.name.encode() + b"\n" + content)
+    return total.hexdigest()[:16]
+
+
+def versions() -> dict[str, int]:
+    stages = {stage.output: stage.version for stage in STAGES if stage.output != "attributes"}
+    return stages | {f"attributes {tagger.name}": tagger.version for tagger in TAGGERS.values()}
+
+
+def outputs(store: Store, name: str) -> list[Path]:
+    folder, _, tagger = name.partition(" ")
+    found = []
+    for record in sorted(store.path(folder).glob(f"*/*/{RECORD}"), key=lambda path: path.parent.parent.name):
+        if not tagger or f'"tagger": "{tagger}"' in record.read_text():
+            found.append(sorted(path for path in record.parent.iterdir() if path.name != RECORD))
+    # Units of one source have no order in their keys; their contents give one.
+    return [path for _, paths in sorted((digest(paths), paths) for paths in found) for path in paths]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_output_of_a_stage_changes_only_with_its_version(built: Store, name: str) -> None:
+    files = outputs(built, name)
+    assert files
+    assert (versions()[name], digest(files)) == EXPECTED[name]
