@@ -147,8 +147,7 @@ class Engine:
                 yield execute(root, stage.function, task)
             return
         ray = self._start_ray()
-        waiting = sorted(tasks, key=lambda task: -task[0].input_bytes)  # the longest first: no straggler at the end
-        waiting.reverse()
+        waiting = sorted(tasks, key=lambda task: task[0].input_bytes)  # popped largest first: no straggler at the end
         limit = IN_FLIGHT_PER_WORKER * max(self.workers, int(ray.cluster_resources().get("CPU", 1)))
         flying: set = set()
         while waiting or flying:
@@ -165,6 +164,10 @@ class Engine:
                     raise PipelineError(
                         f"{stage.name}: a worker died {CRASHES_PER_TASK + 1} times on the same unit, most likely for want "
                         "of memory; lower WORKERS and run the same command again, finished work is kept"
+                    ) from error
+                except ray.exceptions.RayError as error:
+                    raise PipelineError(
+                        f"{stage.name}: Ray failed ({type(error).__name__}); run the same command again, finished work is kept"
                     ) from error
 
     def _start_ray(self) -> Any:
