@@ -4,8 +4,9 @@ In: the instances of a run in training order: a mix (pipeline/reader.py), or hea
 micro-batches of a fixed number of consecutive instances, as tensors, through torch's DataLoader. Step s has the
 micro-batches of instances [s·global_batch, (s+1)·global_batch); each rank takes an equal run of them, whole. So what a
 micro-batch holds depends on its number alone: not on world size, workers or restarts, and the state to save is the step.
-Cost: some 20 µs per instance of 4,096 tokens, half of it the search for repeats; nothing is held but the next
-micro-batches. Not: no packing, padding or shuffling, those are the mix's; no copy to the device.
+Cost: measured on one core, 90 µs per instance of 4,096 tokens (44 million tokens/s), of which the search for repeats
+takes 20; document ids take 50 more. Nothing is held but the next micro-batches.
+Not: no packing, padding or shuffling, those are the mix's; no copy to the device.
 """
 
 import os
@@ -101,7 +102,8 @@ def loader(
 ) -> DataLoader[MicroBatch]:
     """A rank's micro-batches of steps [start_step, stop_step), in order: global_batch / world / size of them per step.
 
-    workers: processes that read ahead, two micro-batches each; with 0 the caller reads. Nothing is drawn from torch's
+    workers: processes that read ahead, two micro-batches each; with 0 the caller reads. Handing over costs the caller
+    240 µs per instance, more than reading what is in the page cache: for slow storage. Nothing is drawn from torch's
     global random state. The other arguments, and what is raised: as in Order.
     """
     return DataLoader(

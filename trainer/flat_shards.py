@@ -5,8 +5,8 @@ them says. Out: the instances of a run, for data.py. Each file gives its whole i
 instances cross documents. An epoch's order is OLMo's: NumPy's PCG64, seeded with seed + epoch, shuffles the instances
 of all files in the order given. OLMo's ranks then take every world-th instance of a step, ours equal runs of it: a step
 holds the same instances, in other micro-batches.
-Cost: 4 bytes per instance for the order of the epoch being read (5 GB at 5 trillion tokens; a mix needs none), and
-a second per 50 million instances to make it. Not: no header, no checksum, no document table; prefer a mix.
+Cost: in each process, 4 bytes per instance for the order of the epoch being read (5 GB at 5 trillion tokens; a mix needs
+none), and a second per 20 million instances to make it. Not: no header, no checksum, no document table; prefer a mix.
 """
 
 import os
