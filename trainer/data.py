@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.reader import MixReader
+from trainer.losses import IGNORED
 
 MICRO_BATCH = 4  # instances: what OLMoE trained on per device, over which its load-balancing loss was computed
-IGNORED = -100  # a label that does not count in the loss, as torch's cross-entropy and `transformers` have it
 
 
 class InstanceLike(Protocol):
@@ -48,7 +48,7 @@ class MicroBatch(NamedTuple):
     """b consecutive instances of t tokens.
 
     first: the run's index of the first instance (of a validation batch: of its source's). input_ids: int64 [b, t].
-    labels: int64 [b, t], the input ids themselves (the loss shifts them), or IGNORED throughout an instance that the
+    labels: int64 [b, t], the input ids themselves (losses.shift_labels shifts them), or IGNORED throughout an instance that the
     filter masks. document_ids: int32 [b, t], numbered from 0 in each instance, or None without document masking.
     sources: int64 [b], places in the list of source names.
     """

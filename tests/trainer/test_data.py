@@ -19,8 +19,9 @@ from pipeline.errors import PipelineError
 from pipeline.mix import ShardSummary, resolve
 from pipeline.reader import MixReader
 from pipeline.recipe import Mix
-from trainer.data import IGNORED, MicroBatch, MicroBatches, Order, loader, source_names, validation
+from trainer.data import MicroBatch, MicroBatches, Order, loader, source_names, validation
 from trainer.flat_shards import FlatShards
+from trainer.losses import IGNORED
 
 LENGTH, EOS = 64, 9
 TOKENIZER = {"name": "words", "sha256": "0" * 64, "eos": EOS, "vocab_size": 60_000, "dtype": "uint16"}

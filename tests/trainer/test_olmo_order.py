@@ -12,8 +12,9 @@ import torch
 from tests.pipeline.test_foreign_readers import WITHOUT_CLOUDS, run
 from tests.trainer.test_data import EOS, LENGTH, draw_tokens
 from tools import peers
-from trainer.data import IGNORED, MicroBatches, loader
+from trainer.data import MicroBatches, loader
 from trainer.flat_shards import FlatShards
+from trainer.losses import IGNORED
 
 pytestmark = pytest.mark.slow
 
