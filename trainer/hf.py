@@ -8,6 +8,7 @@ the given one, shard by shard; an import holds the whole model once.
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -187,13 +188,17 @@ def export_folder(
         raise PipelineError(f"the weights lack {', '.join(sorted(lacking)[:SHOWN])}")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
-    _write_weights(partial, config, state, dtype, shard_bytes)
-    _write_json(partial / "config.json", settings)
-    _write_json(partial / "generation_config.json", {"eos_token_id": eos, "pad_token_id": pad})
-    if tokenizer is not None:
-        (partial / "tokenizer.json").write_bytes(tokenizer.read_bytes())
-        _write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": sequence_length})
-    partial.rename(folder)
+    try:
+        _write_weights(partial, config, state, dtype, shard_bytes)
+        _write_json(partial / "config.json", settings)
+        _write_json(partial / "generation_config.json", {"eos_token_id": eos, "pad_token_id": pad})
+        if tokenizer is not None:
+            (partial / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+            words = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": sequence_length}
+            _write_json(partial / "tokenizer_config.json", words)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def import_folder(folder: Path, vocab_size: int | None = None) -> tuple[ModelConfig, dict[str, Tensor]]:

@@ -52,11 +52,16 @@ class _CrossEntropy(torch.autograd.Function):
         grad_x = torch.zeros_like(x_ND) if needs_x else None
         grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None
         losses_N = torch.zeros(len(x_ND), dtype=torch.float32, device=x_ND.device)
+        buffer_cV = torch.empty(min(chunk, len(x_ND)), len(head_VD), dtype=torch.float32, device=x_ND.device)  # reused: no page faults
         for start in range(0, len(x_ND), chunk):
             x_cD, labels_c = x_ND[start : start + chunk], labels_N[start : start + chunk]
             kept_c1 = (labels_c != IGNORED)[:, None]
             target_c1 = labels_c.clamp(min=0)[:, None]
-            logits_cV = (x_cD @ head_VD.T).float()
+            logits_cV = buffer_cV[: len(x_cD)]
+            if x_cD.dtype == torch.float32:
+                torch.mm(x_cD, head_VD.T, out=logits_cV)
+            else:
+                logits_cV.copy_(x_cD @ head_VD.T)
             logits_cV -= logits_cV.amax(dim=1, keepdim=True)
             wanted_c1 = logits_cV.gather(1, target_c1)
             sum_c1 = logits_cV.exp_().sum(dim=1, keepdim=True)

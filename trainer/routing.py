@@ -46,14 +46,14 @@ class Router(nn.Module):
 
     def forward(self, x_BSD: Tensor) -> tuple[Routing, Rows]:
         """Logits, softmax and choice are float32 whatever the type of x (the published run: bfloat16 logits, float32 softmax)."""
-        logits_BSE = F.linear(x_BSD.float(), self.weight.float())
-        p_BSE = logits_BSE.softmax(dim=-1)
+        logits_TE = F.linear(x_BSD.flatten(0, 1).float(), self.weight.float())
+        p_TE = logits_TE.softmax(dim=-1)
         if self.choice == "expert_choice":
-            experts_Tk, rows = None, choose_tokens(p_BSE, self.top_k)
+            experts_Tk, rows = None, choose_tokens(p_TE.unflatten(0, x_BSD.shape[:2]), self.top_k)
         else:
-            experts_Tk, rows = choose_experts(p_BSE.flatten(0, 1), self.top_k)
+            experts_Tk, rows = choose_experts(p_TE, self.top_k)
         loads_E = rows.ends_E.diff(prepend=rows.ends_E.new_zeros(1)).long()
-        return Routing(logits_BSE.flatten(0, 1), p_BSE.flatten(0, 1), loads_E, experts_Tk), rows
+        return Routing(logits_TE, p_TE, loads_E, experts_Tk), rows
 
 
 def choose_experts(p_TE: Tensor, k: int) -> tuple[Tensor, Rows]:

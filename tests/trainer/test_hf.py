@@ -197,3 +197,9 @@ def test_a_missing_weight_is_named() -> None:
 def test_an_export_never_replaces_a_folder(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="is there already"):
         export_folder(tmp_path, TINY, ours().state_dict(), sequence_length=64, eos=95)
+
+
+def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        export_folder(tmp_path / "export", TINY, ours().state_dict(), sequence_length=64, eos=95, tokenizer=tmp_path / "none.json")
+    assert not list(tmp_path.iterdir())

@@ -1,9 +1,12 @@
 """The losses against direct transcriptions of their equations."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -178,3 +181,20 @@ def test_labels_are_the_next_tokens_and_the_last_has_none() -> None:
     assert shift_labels(tokens).tolist() == [[2, 3, IGNORED], [5, 6, IGNORED]]
     keep = torch.tensor([[True, False, True], [False, False, False]])
     assert shift_labels(tokens, keep).tolist() == [[IGNORED, 3, IGNORED], [IGNORED] * 3]
+
+
+def _global_gradient(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    logits = random_logits(8, tokens=60).chunk(2)[rank].clone().requires_grad_()
+    auxiliary_losses([routing_of(logits, 2)], LossConfig(z=0, scope="global"), 2).total.backward()
+    torch.save(logits.grad, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_the_global_scope_counts_the_tokens_of_all_ranks(tmp_path: Path) -> None:
+    processes.spawn(_global_gradient, (str(tmp_path),), nprocs=2)
+    together = random_logits(8, tokens=60).requires_grad_()
+    auxiliary_losses([routing_of(together, 2)], LossConfig(z=0), 2).total.backward()
+    parts = torch.cat([torch.load(tmp_path / f"{rank}.pt") for rank in range(2)])
+    assert together.grad is not None
+    torch.testing.assert_close(parts / 2, together.grad)  # data parallelism averages over ranks
