@@ -22,6 +22,7 @@ from trainer.model import (
     rotate,
     size,
 )
+from trainer.routing import Experts, Router
 
 TINY = ModelConfig(d_model=32, layers=2, heads=4, vocab_size=96, padded_vocab=104, experts=8, top_k=2, expert_width=16, init_std=0.2)
 
@@ -69,6 +70,31 @@ def test_operations_per_token_are_six_per_active_weight_and_attention() -> None:
     weights = 1_282_017_280 - embedding - norms
     assert flops_per_token(config, 4096) == 6 * weights + 6 * 16 * 2048 * 4096
     assert flops_per_token(config, 4096) == pytest.approx(7.88e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("change", [{}, {"ffn": "dense"}, {"shared_expert": True}, {"share_experts": True}, {"qk_norm": False}], ids=str)
+def test_operations_are_those_of_the_maps_that_a_token_passes(change: dict[str, object]) -> None:
+    model, batch = build(**change), tokens()
+    assert counted_operations(model, batch) == flops_per_token(model.config, 24) * batch.numel()
+
+
+def counted_operations(model: Transformer, batch: Tensor) -> int:
+    """Six per weight of every linear map that a token passes, by hooks; experts by their rows; plus attention's formula."""
+    total = 0
+
+    def count(module: torch.nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+        nonlocal total
+        if isinstance(module, torch.nn.Linear):
+            total += 6 * module.weight.numel() * (inputs[0].numel() // module.in_features)
+        elif isinstance(module, Router):
+            total += 6 * module.weight.numel() * batch.numel()
+        elif isinstance(module, Experts):
+            total += 6 * (module.gate_up[0].numel() + module.down[0].numel()) * len(inputs[1].token_R)  # type: ignore[attr-defined]
+
+    for module in model.modules():
+        module.register_forward_hook(count)
+    model.head(model(batch).hidden_BSD)
+    return total + 6 * model.config.layers * model.config.d_model * batch.shape[1] * batch.numel()
 
 
 def test_a_parameter_starts_from_seed_and_name_alone() -> None:
