@@ -1,0 +1,7 @@
+"""Mixes in, mixture-of-experts language models out: the published OLMoE, its losses, its training loop.
+
+    config → model (routing inside) → losses → optimizer step → checkpoint → export
+
+`model.py` and `routing.py` are the mathematics, `losses.py` what is minimised, `hf.py` the only file that knows the names
+of `transformers`. Of the pipeline this half imports the readers of token shards and mixes and the reader of YAML.
+"""
