@@ -64,4 +64,4 @@ $(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) -e . && touch $@
 
 $(VENV)/.dev: $(VENV)/.ready
-	@$(PIP) -e ".[dev]" && touch $@
+	@$(PIP) -e ".[trainer,dev]" && touch $@

@@ -68,7 +68,6 @@ def test_layers_that_err_in_opposite_ways_do_not_cancel() -> None:
 
 
 def test_transformers_function_is_k_times_ours_on_one_layer() -> None:
-    pytest.importorskip("transformers")
     from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
     logits = random_logits(4)
