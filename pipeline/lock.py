@@ -9,13 +9,14 @@ verify.py). Paths are relative to the store, and not part of the fingerprint: a 
 import hashlib
 import json
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.config import Model, dotted, shown
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.permutation import ALGORITHM
 from pipeline.unit import canonical
 
@@ -60,6 +61,13 @@ class LockSource(Model):
     shards: tuple[ShardSummary, ...]
     validation: tuple[ShardSummary, ...]
 
+    def _with(self, supply: int, factor: int, pool: int, instances: int) -> "LockSource":
+        """This source where each instance has become `factor`: its part in `instances` of a run over `pool` slots."""
+        slots = self.slots * factor
+        repeats = float(Fraction(instances * slots, pool * supply))
+        update = {"supply": supply, "slots": slots, "instances": self.instances * factor, "repeats": repeats}
+        return self.model_copy(update=update)
+
 
 class Lock(Model):
     """A resolved mix. `pool` slots are permuted anew each epoch; `instances` is the length of the run."""
@@ -84,6 +92,29 @@ class Lock(Model):
     def sealed(cls, **fields: Any) -> "Lock":
         """A lock of these fields with its format, permutation and fingerprint filled in."""
         lock = cls(format=FORMAT, permutation=ALGORITHM, fingerprint="", **fields)
+        return lock.model_copy(update={"fingerprint": lock.order_hash()})
+
+    def with_sequence_length(self, length: int) -> "Lock":
+        """The same mix, read as instances of `length` tokens: for a model with a shorter context.
+
+        Pool, slots and instances grow by the factor, so every share stays what it is to the last digit, and the run has
+        the tokens it had. The supply is counted anew, as tails of shards that held no longer instance may hold a shorter one,
+        and repeats with it. The order is another one, and so is the fingerprint; the recipe stays as it was declared.
+        Raises ConfigError unless `length` divides the lock's.
+        """
+        if length == self.sequence_length:
+            return self
+        if length < 1 or self.sequence_length % length:
+            raise ConfigError(
+                f"sequence_length {length}: {self.mix} was resolved to instances of {self.sequence_length} tokens, which are no whole "
+                f"number of such; take a divisor of {self.sequence_length}, or say sequence_length: {length} in the mix's recipe "
+                "and build it again (only its index is made anew)"
+            )
+        factor = self.sequence_length // length
+        pool, instances = self.pool * factor, self.instances * factor
+        sources = tuple(source._with(whole_instances(source.shards, length), factor, pool, instances) for source in self.sources)
+        update = {"sequence_length": length, "pool": pool, "instances": instances, "sources": sources}
+        lock = self.model_copy(update=update)
         return lock.model_copy(update={"fingerprint": lock.order_hash()})
 
     @classmethod

@@ -74,14 +74,17 @@ class Instance:
 class MixReader(Sequence[Instance]):
     """The instances of a run, in training order: `len(mix)`, `mix[i]`, `mix.batch(indices)`, `mix.steps(…)`.
 
-    `store` is the folder that shard paths are relative to: by default the one above the lock-file's.
-    Raises PipelineError for a lock-file or a shard that is missing, damaged or not what the lock says.
+    `store` is the folder that shard paths are relative to: by default the one above the lock-file's. `sequence_length`:
+    read the mix as instances of so many tokens (Lock.with_sequence_length); by default as long as the lock says.
+    Raises PipelineError for a lock-file or a shard that is missing, damaged or not what the lock says, ConfigError for a
+    length that does not divide the lock's.
     """
 
-    def __init__(self, lock_path: Path | str, store: Path | str | None = None) -> None:
+    def __init__(self, lock_path: Path | str, store: Path | str | None = None, sequence_length: int | None = None) -> None:
         self.lock_path = Path(lock_path)
         self.store = Path(store) if store is not None else self.lock_path.absolute().parents[1]
-        self.lock = Lock.read(self.lock_path)
+        lock = Lock.read(self.lock_path)
+        self.lock = lock if sequence_length is None else lock.with_sequence_length(sequence_length)
         self.sequence_length = self.lock.sequence_length
         sources = self.lock.sources
         self._bounds = [0, *accumulate(source.slots for source in sources)]
@@ -89,6 +92,7 @@ class MixReader(Sequence[Instance]):
         self._before_arrays = [np.array(before) for before in self._before]
         self._first_shard = [0, *accumulate(len(source.shards) for source in sources)]
         self._shards = [shard for source in sources for shard in source.shards]
+        self._source_of_shard = [source.name for source in sources for _ in source.shards]
         self._permutations: dict[str, Permutation] = {}
         listed = {shard.path: shard for source in sources for shard in (*source.shards, *source.validation)}
         self._files = ShardReader(self.store, listed, self.lock.tokenizer, self.sequence_length)
@@ -100,8 +104,8 @@ class MixReader(Sequence[Instance]):
         _, source, _, shard, within = self._place(index)
         return self._instance(self.lock.sources[source].name, self._shards[shard], within)
 
-    def __reduce__(self) -> tuple[type["MixReader"], tuple[Path, Path]]:
-        return MixReader, (self.lock_path, self.store)  # a worker process maps the shards anew
+    def __reduce__(self) -> tuple[type["MixReader"], tuple[Path, Path, int]]:
+        return MixReader, (self.lock_path, self.store, self.sequence_length)  # a worker process opens the shards anew
 
     def batch(self, indices: npt.ArrayLike | range) -> npt.NDArray[np.unsignedinteger]:
         """Instances `indices` of the run (integers [n]) → tokens [n, sequence_length], uint16 or uint32.
@@ -141,6 +145,15 @@ class MixReader(Sequence[Instance]):
         epoch, source, copy, shard, within = self._place(index)
         start = within * self.sequence_length
         return Location(index, epoch, self.lock.sources[source].name, copy, self._shards[shard].path, start)
+
+    def places(self, first: int, stop: int) -> list[tuple[str, str, int]]:
+        """(source, shard, start) of instances [first, stop) of the run, as in Location; 2 µs each where there are many.
+
+        Raises IndexError outside [0, len(self)].
+        """
+        shards, within = self._places(np.arange(first, stop, dtype=np.int64))
+        pairs = zip(shards.tolist(), (within * self.sequence_length).tolist(), strict=True)
+        return [(self._source_of_shard[shard], self._shards[shard].path, start) for shard, start in pairs]
 
     def documents(self, index: int) -> list[DocumentSpan]:
         """The documents whose tokens instance `index` holds, in order; their lengths sum to sequence_length."""
