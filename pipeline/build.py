@@ -3,7 +3,7 @@
 Every stage hands the next one the records of its units; nothing else passes between them. What is already in the
 store is found, not recomputed, so running a finished build again only looks. Besides the lock-file (the mix as others
 read it) a build leaves `mixes/<mix>.build.json`: which units of which stage the mix rests on, for the catalog, for
-`verify` and for whoever wants to delete what no mix needs.
+`verify` and for whoever wants to delete what no mix needs; and `tokenizers/<sha256>.json`, the tokenizer that the lock names.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pipeline.config import human
 from pipeline.download import folder, hub, packages, url
 from pipeline.engine import Engine, Stage
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files import write_atomically
+from pipeline.files import sha256_of, write_atomically
 from pipeline.mix import Lock, ShardSummary, resolve
 from pipeline.progress import Progress
 from pipeline.readers import RawFile
@@ -29,6 +29,7 @@ from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, 
 from pipeline.store import Store
 from pipeline.taggers import TAGGERS, needed
 from pipeline.tokenizer import dtype_for, engine_name
+from pipeline.tokenizer import load as tokenizer_bytes
 from pipeline.unit import Artifact, Json, Record, Unit, canonical
 
 
@@ -80,6 +81,7 @@ def build(request: Request, progress: Progress) -> Lock:
         if engine_name() == "tokenizers":
             progress.say("gigatoken is not installed here: tokenizing with Hugging Face tokenizers, 30 to 60 times slower")
         raw, tokenizer_path = _fetched(mix, sources, spec, request, store, progress)
+        _keep_tokenizer(store, spec, tokenizer_path)
         built = [Built(sources[name], files) for name, files in raw.items()]
 
         _run(engine, read.STAGE, built, lambda b: read.units(b.name, b.files, b.source.fields))
@@ -111,6 +113,13 @@ def build(request: Request, progress: Progress) -> Lock:
         catalog.write(store, mix.name, engine.computed)
     _announce(lock, mix, built, request, progress)
     return lock
+
+
+def _keep_tokenizer(store: Store, spec: TokenizerSpec, fetched: Path) -> None:
+    """A copy at tokenizers/<sha256>.json, so that whoever has a lock-file finds the tokenizer it names in the store."""
+    kept = store.path(f"tokenizers/{spec.sha256}.json")
+    if not kept.exists() or sha256_of(kept) != spec.sha256:
+        write_atomically(kept, tokenizer_bytes(str(fetched), spec.sha256))
 
 
 def _announce(lock: Lock, mix: Mix, built: list[Built], request: Request, progress: Progress) -> None:

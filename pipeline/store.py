@@ -3,6 +3,8 @@
     <root>/<stage>/<source>/<key>/…          outputs of a unit and, as `record.json`, what they must be
     <root>/downloads/<source>/…              raw files from packages or the hub
     <root>/mixes/<mix>.lock.json             a resolved mix: an index over shards
+    <root>/tokenizers/<sha256>.json          the tokenizer.json that a lock names
+    <root>/models/<run>/                     what training writes (trainer/run.py)
     <root>/runs/*.jsonl                      one line per unit computed: how long, how much
     <root>/catalog.duckdb                    views over all of it; can be deleted at any time
 

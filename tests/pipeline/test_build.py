@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from pipeline import catalog, engine
 from pipeline.build import Request, build
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.lock import Lock
 from pipeline.progress import Progress
 from pipeline.reader import MixReader
 from pipeline.store import Store
@@ -211,6 +212,23 @@ def test_a_truncated_output_is_made_again(tmp_path: Path, built: Store, corpus: 
     file.write_bytes(file.read_bytes()[:-7])
     build(request_for(store.root, corpus, recipes), Progress())
     assert contents(store.root) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_the_store_holds_the_tokenizer_that_a_lock_names(tmp_path: Path, built: Store, corpus: Path, recipes: Path, damage: str) -> None:
+    lock = Lock.read(built.path("mixes/small.lock.json"))
+    kept = f"tokenizers/{lock.tokenizer.sha256}.json"
+    whole = (recipes / "tiny.json").read_bytes()
+    assert built.path(kept).read_bytes() == whole
+    store = Store(tmp_path / "store")
+    shutil.copytree(built.root, store.root)
+    if damage == "missing":
+        shutil.rmtree(store.path("tokenizers"))  # as a store built before it was kept
+    else:
+        store.path(kept).write_bytes(whole[:-9])
+    build(request_for(store.root, corpus, recipes), Progress())
+    assert store.path(kept).read_bytes() == whole
+    assert contents(store.root) == contents(built.root)
 
 
 def test_a_source_without_files_is_named(tmp_path: Path, corpus: Path, recipes: Path) -> None:
