@@ -75,7 +75,7 @@ def sql(
     store: StoreOption = Path("data"),
     format: Annotated[Format, typer.Option(help="table for people; csv or json for machines.")] = Format.table,
 ) -> None:
-    """Query the catalog: sources, documents, funnel, failures, shards, mixes, runs."""
+    """Query the catalog: sources, documents, funnel, failures, shards, mixes, runs; steps, routers, evals, checkpoints, instances."""
     import duckdb
 
     from pipeline import catalog
@@ -83,7 +83,7 @@ def sql(
     from pipeline.store import Store
 
     opened = Store(store)
-    if not catalog.path(opened).exists():
+    if not catalog.is_current(opened):
         catalog.write(opened, mix, ())
     if not query:
         shell = Path(sys.executable).with_name("duckdb")

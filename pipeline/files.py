@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 
 BLOCK = 1 << 20
+_UMASK = os.umask(0o077)  # it can only be read by setting it
+os.umask(_UMASK)
 
 
 def sha256_of(path: Path) -> str:
@@ -35,6 +37,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        Path(aside).chmod(0o666 & ~_UMASK)  # a temporary file is its owner's alone
         os.replace(aside, path)
     except BaseException:
         Path(aside).unlink(missing_ok=True)
