@@ -2,9 +2,9 @@
 
     loss = CE + 0.01 · (1/L) Σ_l LB_l + 0.001 · (1/L) Σ_l Z_l
 
-Everything is computed in float32. Cross-entropy goes through the vocabulary in chunks of tokens and takes its gradients on the
-way forward, so at most `chunk` × V logits exist: it costs one matrix the size of the head for its gradient, and no logits
-are computed twice. Axes as in model.py; N = T tokens, c of a chunk.
+Everything is computed in float32. Cross-entropy takes chunks of tokens, and its gradients on the way forward, so at most
+`chunk` × V logits exist and none are computed twice; the head's gradient costs one matrix of its size. Without gradients
+(torch.no_grad) a third of the work is done. Axes as in model.py; N = T tokens, c of a chunk.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
 
 from trainer.config import LossConfig
 from trainer.routing import Routing
 
 IGNORED = -100  # the label of a position that nothing is asked of
+LARGEST_FROM_PROBABILITY = 80.0  # nats: e⁻⁸⁷ is float32's least normal number, below it −log p loses digits
 
 
 class CrossEntropy(NamedTuple):
@@ -41,56 +43,78 @@ def chunked_cross_entropy(x_BSD: Tensor, head_VD: Tensor, labels_BS: Tensor, chu
     The mean is over all B·S positions, as in the published run: the last position of an instance and masked instances add
     nothing to the sum but count in the denominator. (`transformers` divides by the number of labelled positions.)
     """
-    mean, losses_N = _CrossEntropy.apply(x_BSD.flatten(0, -2), head_VD, labels_BS.flatten(), chunk)
+    training = torch.is_grad_enabled()  # inside a Function it is always off, and needs_input_grad does not know of no_grad
+    mean, losses_N = _CrossEntropy.apply(x_BSD.flatten(0, -2), head_VD, labels_BS.flatten(), chunk, training)
     return CrossEntropy(mean, losses_N.view(labels_BS.shape))
 
 
 class _CrossEntropy(torch.autograd.Function):
+    """Per chunk: logits into a buffer that all chunks share, softmax in place, two multiplications for the gradients.
+
+    The gradients are kept without the factor 1/N and the one from above: these cost nothing where they are multiplied anyway.
+    Not run on a GPU yet.
+    """
+
     @staticmethod
-    def forward(ctx: FunctionCtx, x_ND: Tensor, head_VD: Tensor, labels_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: FunctionCtx, x_ND: Tensor, head_VD: Tensor, labels_N: Tensor, chunk: int, training: bool) -> tuple[Tensor, Tensor]:
         needs_x, needs_head = ctx.needs_input_grad[:2]  # type: ignore[attr-defined]
-        grad_x = torch.zeros_like(x_ND) if needs_x else None
-        grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None
-        losses_N = torch.zeros(len(x_ND), dtype=torch.float32, device=x_ND.device)
+        grad_x = torch.empty_like(x_ND) if training and needs_x else None
+        grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if training and needs_head else None
+        losses_N = torch.empty(len(x_ND), dtype=torch.float32, device=x_ND.device)
         buffer_cV = torch.empty(min(chunk, len(x_ND)), len(head_VD), dtype=torch.float32, device=x_ND.device)  # reused: no page faults
         for start in range(0, len(x_ND), chunk):
             x_cD, labels_c = x_ND[start : start + chunk], labels_N[start : start + chunk]
-            kept_c1 = (labels_c != IGNORED)[:, None]
             target_c1 = labels_c.clamp(min=0)[:, None]
-            logits_cV = buffer_cV[: len(x_cD)]
-            if x_cD.dtype == torch.float32:
-                torch.mm(x_cD, head_VD.T, out=logits_cV)
-            else:
-                logits_cV.copy_(x_cD @ head_VD.T)
-            logits_cV -= logits_cV.amax(dim=1, keepdim=True)
-            wanted_c1 = logits_cV.gather(1, target_c1)
-            sum_c1 = logits_cV.exp_().sum(dim=1, keepdim=True)
-            losses_N[start : start + chunk] = ((sum_c1.log() - wanted_c1) * kept_c1)[:, 0]
+            p_cV = _logits(x_cD, head_VD, buffer_cV)
+            torch.softmax(p_cV, dim=1, out=p_cV)
+            losses_N[start : start + chunk] = -p_cV.gather(1, target_c1)[:, 0].log()
             if grad_x is None and grad_head is None:
                 continue
-            # d loss / d logits = softmax − one-hot, over N; written where the logits were
-            scale_c1 = kept_c1 / float(len(x_ND))
-            grad_cV = logits_cV.mul_(scale_c1 / sum_c1).scatter_add_(1, target_c1, -scale_c1).to(x_ND.dtype)
+            # d loss / d logits = softmax − one-hot, in the same place
+            kept_c1 = (labels_c != IGNORED)[:, None]
+            grad_cV = p_cV.scatter_add_(1, target_c1, torch.full_like(target_c1, -1, dtype=torch.float32)).to(x_ND.dtype)
             if grad_x is not None:
-                grad_x[start : start + chunk] = grad_cV @ head_VD
+                torch.mm(grad_cV, head_VD, out=grad_x[start : start + chunk]).mul_(kept_c1)
             if grad_head is not None and grad_cV.dtype == torch.float32:
-                grad_head.addmm_(grad_cV.T, x_cD)
+                grad_head.addmm_(grad_cV.T, x_cD * kept_c1)
             elif grad_head is not None:
-                grad_head += grad_cV.T @ x_cD
-        ctx.save_for_backward(grad_x, grad_head)  # type: ignore[arg-type]
+                grad_head += grad_cV.T @ (x_cD * kept_c1)
+        ctx.gradients = grad_x, grad_head  # type: ignore[attr-defined]
         ctx.head_type = head_VD.dtype  # type: ignore[attr-defined]
+        losses_N = _beyond_underflow(losses_N, x_ND, head_VD, labels_N, buffer_cV).masked_fill_(labels_N == IGNORED, 0)
         ctx.mark_non_differentiable(losses_N)
         return losses_N.sum() / len(x_ND), losses_N
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        grad_x, grad_head = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: FunctionCtx, grad: Tensor, grad_losses_N: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        if ctx.gradients is None:  # type: ignore[attr-defined]
+            raise RuntimeError("a cross-entropy's gradients are used up by its first backward; run the model again")
+        grad_x, grad_head = ctx.gradients  # type: ignore[attr-defined]
+        ctx.gradients = None  # type: ignore[attr-defined]
+        scale = grad / len(grad_losses_N)
         return (
-            None if grad_x is None else grad_x * grad.to(grad_x.dtype),
-            None if grad_head is None else (grad_head * grad).to(ctx.head_type),  # type: ignore[attr-defined]
+            None if grad_x is None else grad_x.mul_(scale),
+            None if grad_head is None else grad_head.mul_(scale).to(ctx.head_type),  # type: ignore[attr-defined]
+            None,
             None,
             None,
         )
+
+
+def _logits(x_cD: Tensor, head_VD: Tensor, buffer_cV: Tensor) -> Tensor:
+    """float32 logits in the first rows of the buffer."""
+    logits_cV = buffer_cV[: len(x_cD)]
+    if x_cD.dtype == torch.float32:
+        return torch.mm(x_cD, head_VD.T, out=logits_cV)
+    return logits_cV.copy_(x_cD @ head_VD.T)
+
+
+def _beyond_underflow(losses_N: Tensor, x_ND: Tensor, head_VD: Tensor, labels_N: Tensor, buffer_cV: Tensor) -> Tensor:
+    """Replace losses from probabilities near float32's least by those from the logits. A model that trains has none."""
+    for lost in (losses_N > LARGEST_FROM_PROBABILITY).nonzero()[:, 0].split(len(buffer_cV)):  # on a GPU, waits for it once
+        target_c = labels_N[lost].clamp(min=0)
+        losses_N[lost] = F.cross_entropy(_logits(x_ND[lost], head_VD, buffer_cV), target_c, reduction="none")
+    return losses_N
 
 
 class Auxiliary(NamedTuple):

@@ -4,7 +4,7 @@
 
 Dropless: token choice gives each token exactly k experts, however uneven the loads. Rows of tokens are sorted by expert, so
 that all experts are two grouped matrix multiplications; on a device or for a type without these, a loop over experts that
-does the same. Sorting costs T·k comparisons and two copies of T·k rows; nothing is padded. `reference_experts` is the
+does the same. Sorting costs T·k comparisons and a copy of T·k rows; nothing is padded. `reference_experts` is the
 equation as it stands, for tests. No sum depends on the order of threads under token choice: a step repeats bit by bit.
 
 Axes: B instances, S positions, T = B·S tokens, k experts of a token, R = T·k rows, E experts, D model width, F expert width.
@@ -93,9 +93,8 @@ class Experts(nn.Module):
 
     def forward(self, x_TD: Tensor, rows: Rows) -> Tensor:
         x_RD = dispatch(x_TD, rows)
-        gate_RF, up_RF = grouped_matmul(x_RD, self.gate_up, rows.ends_E).chunk(2, dim=-1)
         # W2 is linear, so the router's weight may multiply its input, which is the narrower side.
-        h_RF = (F.silu(gate_RF) * up_RF * rows.weight_R[:, None]).to(x_TD.dtype)
+        h_RF = weighted_swiglu(grouped_matmul(x_RD, self.gate_up, rows.ends_E), rows.weight_R)
         return combine(grouped_matmul(h_RF, self.down, rows.ends_E), rows, len(x_TD))
 
 
@@ -155,7 +154,41 @@ class _Combine(torch.autograd.Function):
 
 
 def _sum_rows(y_RD: Tensor, back_Tk: Tensor) -> Tensor:
-    return y_RD.index_select(0, back_Tk.flatten()).view(*back_Tk.shape, -1).sum(dim=1)
+    return F.embedding_bag(back_Tk, y_RD, mode="sum")  # gathers and adds in one pass; the rows stand in the token's own order
+
+
+def weighted_swiglu(gate_up: Tensor, weight_R: Tensor) -> Tensor:
+    """silu(gate) ⊙ up · weight, of gate and up side by side: (R, 2F), (R,) float32 → (R, F)."""
+    if torch.compiler.is_compiling():  # which fuses this, and decides by itself what to compute again
+        gate_RF, up_RF = gate_up.chunk(2, dim=-1)
+        return (F.silu(gate_RF) * up_RF * weight_R[:, None]).to(gate_up.dtype)
+    out: Tensor = _WeightedSwiGLU.apply(gate_up, weight_R)
+    return out
+
+
+class _WeightedSwiGLU(torch.autograd.Function):
+    """Keeps its inputs alone and computes silu again on the way back, where autograd would keep two more (R, F) and write
+    two gradients to be concatenated."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, gate_up: Tensor, weight_R: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_up, weight_R)
+        gate_RF, up_RF = gate_up.chunk(2, dim=-1)
+        return F.silu(gate_RF).mul_(up_RF).mul_(weight_R[:, None])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad_RF: Tensor) -> tuple[Tensor, Tensor]:
+        gate_up, weight_R = ctx.saved_tensors  # type: ignore[attr-defined]
+        gate_RF, up_RF = gate_up.chunk(2, dim=-1)
+        silu_RF = F.silu(gate_RF)
+        grad_gate_up = torch.empty_like(gate_up)
+        grad_gate_RF, grad_up_RF = grad_gate_up.chunk(2, dim=-1)
+        torch.mul(grad_RF, silu_RF, out=grad_up_RF)
+        grad_weight_R = torch.mul(grad_up_RF, up_RF).sum(dim=-1, dtype=weight_R.dtype)
+        grad_up_RF.mul_(weight_R[:, None])
+        torch.mul(grad_RF, up_RF, out=silu_RF).mul_(weight_R[:, None])
+        torch.ops.aten.silu_backward.grad_input(silu_RF, gate_RF, grad_input=grad_gate_RF)
+        return grad_gate_up, grad_weight_R
 
 
 def grouped_matmul(x_RK: Tensor, w_ENK: Tensor, ends_E: Tensor) -> Tensor:

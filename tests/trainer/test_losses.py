@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import LossConfig
 from trainer.losses import IGNORED, auxiliary_losses, chunked_cross_entropy, load_balancing_loss, shift_labels, z_loss
@@ -154,10 +155,21 @@ def test_an_instance_that_is_masked_whole_costs_nothing_and_is_no_nan() -> None:
     assert result.mean.item() == 0 and w.grad is not None and w.grad.abs().max() == 0
 
 
-def test_large_logits_do_not_overflow() -> None:
+@pytest.mark.parametrize("chunk", [4, 1000])
+@pytest.mark.parametrize("scale", [20, 1000])  # some probabilities underflow float32; almost all
+def test_losses_beyond_the_least_probability_are_exact_and_their_gradients_too(scale: float, chunk: int) -> None:
     x, w, labels = head()
-    result = chunked_cross_entropy(1000 * x, w, labels)
-    assert torch.isfinite(result.mean)
+    x = (scale * x.detach()).requires_grad_()
+    result = chunked_cross_entropy(x, w, labels, chunk)
+    result.mean.backward()
+    exact_x, exact_w = (value.detach().double().requires_grad_() for value in (x, w))
+    losses = F.cross_entropy((exact_x @ exact_w.T).flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
+    (losses.sum() / labels.numel()).backward()
+    assert losses.max() > 87.4  # −ln of float32's least normal number
+    torch.testing.assert_close(result.losses_BS.flatten(), losses.float().detach(), rtol=1e-5, atol=1e-4)
+    for found, exact in ((x.grad, exact_x.grad), (w.grad, exact_w.grad)):
+        assert found is not None and exact is not None
+        torch.testing.assert_close(found, exact.float(), rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
 
 
 def test_bfloat16_weights_are_summed_in_float32() -> None:
@@ -173,6 +185,35 @@ def test_cross_entropy_without_gradients_gives_the_same_value() -> None:
     with torch.no_grad():
         quiet = chunked_cross_entropy(x, w, labels).mean
     assert torch.equal(quiet, chunked_cross_entropy(x, w, labels).mean.detach())
+
+
+def test_without_gradients_only_the_logits_are_multiplied_out() -> None:
+    x, w, labels = head(vocabulary=400, width=32)
+    logits = 2 * x[..., 0].numel() * w.numel()
+    with FlopCounterMode(display=False) as with_gradients:
+        chunked_cross_entropy(x, w, labels, 7)
+    with torch.no_grad(), FlopCounterMode(display=False) as without:
+        chunked_cross_entropy(x, w, labels, 7)
+    assert with_gradients.get_total_flops() > without.get_total_flops() == logits
+
+
+def test_gradients_scale_with_what_follows_and_add_up_over_micro_batches() -> None:
+    x, w, labels = head()
+    for weight in (0.5, 0.25):
+        (weight * chunked_cross_entropy(x, w, labels).mean).backward()
+    once, v = (value.detach().clone().requires_grad_() for value in (x, w))
+    chunked_cross_entropy(once, v, labels).mean.backward()
+    assert x.grad is not None and once.grad is not None and w.grad is not None and v.grad is not None
+    torch.testing.assert_close(x.grad, 0.75 * once.grad)
+    torch.testing.assert_close(w.grad, 0.75 * v.grad)
+
+
+def test_a_second_backward_is_refused() -> None:
+    x, w, labels = head()
+    mean = chunked_cross_entropy(x, w, labels).mean
+    mean.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="used up"):
+        mean.backward()
 
 
 def test_labels_are_the_next_tokens_and_the_last_has_none() -> None:

@@ -103,6 +103,25 @@ def test_the_fast_experts_equal_the_equation_with_all_gradients(routing: str, dt
         torch.testing.assert_close(fast, reference, rtol=1e-5, atol=1e-5 * float(reference.detach().abs().max()))
 
 
+def test_experts_keep_their_inputs_alone_for_the_way_back() -> None:
+    experts, x = Experts(CONFIG), inputs().flatten(0, 1).requires_grad_()
+    _, rows = choose_experts(skewed(80), 3)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = experts(x, rows)
+    # of each row: its token, gate and up, what goes into W2
+    activations = 4 * 80 * 3 * (CONFIG.d_model + 2 * CONFIG.expert_width + CONFIG.expert_width)
+    weights = experts.gate_up.nbytes + experts.down.nbytes
+    indices = sum(tensor.nbytes for tensor in (rows.token_R, rows.weight_R, rows.ends_E, rows.back_Tk) if tensor is not None)
+    assert y.requires_grad and sum(kept.values()) <= activations + weights + indices
+
+
 def test_experts_without_tokens_get_a_gradient_of_zero() -> None:
     experts = Experts(CONFIG)
     for parameter in experts.parameters():
