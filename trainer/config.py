@@ -96,12 +96,12 @@ class ScheduleConfig(Model):
     kind: Literal["cosine", "linear"] = "cosine"
     warmup_tokens: Count = 10_485_760_000  # 2,500 steps of 1024 × 4096
     warmup_from: Fraction = 0.1
-    end_tokens: Tokens = 5_000_000_000_000  # where the decay ends; constant beyond
+    end_tokens: Annotated[Tokens | None, BeforeValidator(_none)] = 5_000_000_000_000  # where the decay ends; none: with the run
     end_at: Fraction = 0.1
 
     @model_validator(mode="after")
     def _order(self) -> "ScheduleConfig":
-        if self.warmup_tokens >= self.end_tokens:
+        if self.end_tokens is not None and self.warmup_tokens >= self.end_tokens:
             raise ValueError(f"warmup_tokens {self.warmup_tokens} is not less than end_tokens {self.end_tokens}")
         return self
 
@@ -132,10 +132,20 @@ class TrainConfig(Model):
     compile: Flag = False
     instance_filter: Flag = True  # instances with a period of 1 to 13 tokens repeated 32 times are masked
     checkpoint_every: Positive = 1000
-    checkpoints_kept: Positive = 3
+    checkpoints_kept: Positive = 3  # the newest
+    checkpoint_kept_every: Annotated[Positive | None, BeforeValidator(_none)] = None  # and those of every so many steps, for good
     evaluate_every: Positive = 5000
+    evaluate_instances: Positive = 256  # held-out instances of each source, at most
     spike_deviations: AboveZero = 6.0  # a loss or gradient norm so many deviations above its recent mean is reported
     skip_spikes: Flag = False
+    data_workers: Annotated[Integer, Field(ge=0)] = 0  # processes that read ahead; for slow storage
+    wandb: Annotated[str | None, BeforeValidator(_none)] = None  # the Weights & Biases project that metrics also go to
+
+
+class AnnealConfig(Model):
+    """Annealing: the learning rate goes linearly from where a run ended to zero, on its annealing mix."""
+
+    tokens: Tokens = 100_000_000_000  # OLMoE: 23,842 steps, the last of which has rate zero
 
 
 class Config(Model):
@@ -147,6 +157,7 @@ class Config(Model):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    anneal: AnnealConfig = AnnealConfig()
 
     @model_validator(mode="after")
     def _batches_are_whole(self) -> "Config":
@@ -154,10 +165,36 @@ class Config(Model):
         if self.train.batch_tokens % micro:
             text = f"{self.loss.micro_batch} instances of {self.train.sequence_length} tokens"
             raise ValueError(f"train.batch_tokens {self.train.batch_tokens} is not a whole number of micro-batches of {text}")
+        if self.schedule_end <= self.optim.schedule.warmup_tokens:
+            raise ValueError(
+                f"optim.schedule.warmup_tokens {self.optim.schedule.warmup_tokens} is not less than train.tokens {self.train.tokens}"
+            )
         wanted = self.model.top_k * self.train.sequence_length
         if self.model.routing == "expert_choice" and wanted % self.model.experts:
             raise ValueError(f"expert choice: top_k × sequence_length = {wanted} is not a multiple of experts {self.model.experts}")
         return self
+
+    @property
+    def schedule_end(self) -> int:
+        """Tokens after which the learning rate stays as it is."""
+        return self.optim.schedule.end_tokens or self.train.tokens
+
+    @property
+    def batch_instances(self) -> int:
+        return self.train.batch_tokens // self.train.sequence_length
+
+    @property
+    def steps(self) -> int:
+        """Whole steps; as many as are needed for train.tokens (OLMo: 100e9 tokens of annealing are 23,842 steps)."""
+        return -(-self.train.tokens // self.train.batch_tokens)
+
+
+def annealing(config: Config, learning_rate: float) -> Config:
+    """The run that anneals one of `config` which ended at `learning_rate`: linearly to zero over anneal.tokens."""
+    schedule = ScheduleConfig(kind="linear", warmup_tokens=0, end_tokens=None, end_at=0.0)
+    optim = config.optim.model_copy(update={"lr": learning_rate, "schedule": schedule})
+    train = config.train.model_copy(update={"tokens": config.anneal.tokens})
+    return config.model_copy(update={"optim": optim, "train": train})
 
 
 def config_names(folder: Path = CONFIGS) -> list[str]:

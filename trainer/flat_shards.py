@@ -83,16 +83,19 @@ class FlatShards(Sequence[FlatInstance]):
         return self.epochs * self.epoch_length
 
     def __getitem__(self, index: int) -> FlatInstance:  # type: ignore[override]  # no slices
-        if not 0 <= index < len(self):
-            raise IndexError(f"instance {index} of a run of {len(self)}")
-        epoch, place = divmod(index, self.epoch_length)
-        instance = int(self.order(epoch)[place])
-        number = bisect_right(self._before, instance) - 1
-        start = (instance - self._before[number]) * self.sequence_length
+        number, start = self._place(index)
         return FlatInstance(self._read(self.paths[number], start), self.names[number], self.paths[number], start, self.eos)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_order": None}  # a process makes its own, sooner than it is sent
+
+    def places(self, first: int, stop: int) -> list[tuple[str, str, int]]:
+        """(source, path, first token) of instances [first, stop) of the run."""
+        found = []
+        for index in range(first, stop):
+            number, start = self._place(index)
+            found.append((self.names[number], str(self.paths[number]), start))
+        return found
 
     def order(self, epoch: int) -> npt.NDArray[np.uint32]:
         """All instances of the files, in the order of an epoch; its first `epoch_length` are trained on."""
@@ -101,6 +104,15 @@ class FlatShards(Sequence[FlatInstance]):
             np.random.Generator(np.random.PCG64(self.seed + epoch)).shuffle(order)
             self._order = epoch, order
         return self._order[1]
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """(number of the file, first token in it) of an instance of the run."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"instance {index} of a run of {len(self)}")
+        epoch, place = divmod(index, self.epoch_length)
+        instance = int(self.order(epoch)[place])
+        number = bisect_right(self._before, instance) - 1
+        return number, (instance - self._before[number]) * self.sequence_length
 
     def _instances_of(self, path: Path) -> int:
         try:

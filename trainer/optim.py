@@ -69,7 +69,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tens
     """Scale all gradients by max_norm / norm if their global L2 norm exceeds `max_norm`; None only measures.
 
     Returns the norm before clipping, a plain scalar tensor, the same on every rank. If it is not finite, gradients are
-    scaled to nothing usable: look at it before stepping. Sharded gradients (DTensor) may lie on several meshes, and
+    left as they are: look at it before stepping. Sharded gradients (DTensor) may lie on several meshes, and
     beside plain ones; each is counted whole and once. A collective call where gradients are sharded.
     """
     by_mesh: dict[DeviceMesh | None, list[Tensor]] = {}
@@ -83,7 +83,7 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None) -> Tens
         norm = get_total_norm([parameter.grad for parameter in group if parameter.grad is not None])
         norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-    if max_norm is not None:
+    if max_norm is not None and torch.isfinite(total):
         for group in by_mesh.values():
             clip_grads_with_norm_(group, max_norm, total)
     return total

@@ -1,0 +1,173 @@
+"""From a request to a run: a new one, the annealing of another, or one that goes on; and the words at its end.
+
+In: a Run (its folder), a configuration, a mix. Out: run.json and the mix's lock in the folder, then everything train.py writes, then
+a table, a plot and the next command. What a checkpoint does not fit is refused here, field by field, before a step is taken.
+Every rank calls the same function; rank 0 writes and speaks.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from rich.console import Console
+
+from pipeline.config import shown
+from pipeline.errors import ConfigError, PipelineError
+from trainer.checkpoint import Progress, Record, find, load_weights, read_record, steps_of
+from trainer.config import Config, annealing, apply
+from trainer.corpus import Corpus, open_corpus
+from trainer.model import Transformer
+from trainer.parallel import World, join_world, leave_world, prepare
+from trainer.plot import plot_loss
+from trainer.run import Parent, Plan, Run, code_version
+from trainer.summary import summary
+from trainer.train import Trainer
+
+# Beside the whole model: what gives a step its instances, and a checkpoint its shapes.
+FIXED = {"train.sequence_length", "train.batch_tokens", "loss.micro_batch"}
+LATEST = {"1", "yes", "true", "latest"}
+
+
+def begin(run: Run, kind: str, mix: str, config: Config, steps: int, parent: Parent | None = None, weights: Path | None = None) -> None:
+    """A new run, from initial values or a parent's `weights`. A run that has no checkpoint yet is begun again.
+
+    Raises ConfigError if the run is there, or its tokens would not be its parent's.
+    """
+    if run.has_checkpoints:
+        last = steps_of(run)[-1]
+        raise ConfigError(
+            f"run {run.name} is there already, with checkpoints up to step {last}: go on with RUN=… RESUME=1, choose another RUN, "
+            f"or remove {shown(run.folder)}"
+        )
+    with the_world() as world:
+        corpus = _open(run, mix, config, world)
+        if parent is not None:
+            before = Run(run.store, parent.run).plan.identity
+            for key in ("tokenizer_sha256", "vocab_size"):
+                if before.get(key) != corpus.identity.get(key):
+                    change = f"{key}: {before.get(key)} → {corpus.identity.get(key)}"
+                    raise ConfigError(f"{mix} has other tokens than run {parent.run} was trained on: {change}")
+        if world.is_first:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            if corpus.lock is not None:
+                run.lock.write_bytes(corpus.lock.to_json())
+            run.create(Plan(run.name, kind, mix, config, corpus.identity, parent, code_version()))
+        dist.barrier()
+        _train(run, corpus, config, world, Progress(0, 0, 0.0), weights, steps)
+
+
+def begin_annealing(run: Run, parent: Run, mix: str, overrides: Mapping[str, str], steps: int) -> None:
+    """A new run that takes the parent's last checkpoint, AdamW's state too, and its last learning rate linearly to zero."""
+    before = parent.plan.config  # first: there may be no such run
+    weights = find(parent)
+    last = read_record(weights).progress
+    config = apply(annealing(before, last.learning_rate), overrides)
+    begin(run, "anneal", mix, config, steps, Parent(parent.name, last.step, last.tokens, last.learning_rate), weights)
+
+
+def go_on(run: Run, kind: str, model: str | None, mix: str, resume: str, overrides: Mapping[str, str], steps: int) -> None:
+    """A run from one of its checkpoints: its own configuration with `overrides`, its own mix, which must be what it was.
+
+    model, mix: what the user named, if anything. Raises ConfigError naming each field that differs and may not.
+    """
+    plan = run.plan
+    if plan.kind != kind:
+        raise ConfigError(f"run {run.name} is of the kind {plan.kind}: resume it with make {plan.kind}")
+    if model and model != plan.config.name:
+        raise ConfigError(f"run {run.name} trains {plan.config.name}, and MODEL says {model}: leave MODEL out, or choose another RUN")
+    config = apply(plan.config, overrides)
+    checkpoint = find(run, "latest" if resume in LATEST else resume)
+    with the_world() as world:
+        record = _read_once(checkpoint, world)
+        corpus = _open(run, mix or plan.mix, config, world)
+        changed = differences(record.config, config.model_dump(mode="json"))
+        refused = [line for key, line in changed.items() if key.startswith("model.") or key in FIXED]
+        refused += differences(record.identity, corpus.identity).values()
+        if refused:
+            raise ConfigError(
+                f"{shown(checkpoint)} was made with other values: {'; '.join(refused)}. Resume with those, or begin another RUN"
+            )
+        if world.is_first:
+            for line in [*changed.values(), *differences({"code": record.code}, {"code": code_version()}).values()]:
+                print(f"changed since the checkpoint: {line}", file=sys.stderr)
+        _train(run, corpus, config, world, record.progress, checkpoint, steps)
+
+
+@contextmanager
+def whole_model(run: Run) -> Iterator[tuple[Transformer, Path, Corpus]]:
+    """A run's last checkpoint as a model in this process, in float32; the checkpoint; what it was trained on."""
+    config = run.plan.config
+    plain = config.train.model_copy(update={"precision": "float32", "activation_checkpointing": False, "compile": False})
+    checkpoint = find(run)
+    read_record(checkpoint)
+    with the_world() as world:
+        model = prepare(config.model_copy(update={"train": plain}), replace(world, size=1))
+        load_weights(checkpoint, model)
+        yield model.eval(), checkpoint, open_corpus(run.store, run.plan.mix, config)
+
+
+@contextmanager
+def the_world() -> Iterator[World]:
+    """join_world, and leave_world at the end."""
+    world = join_world()
+    try:
+        yield world
+    finally:
+        leave_world()
+
+
+def _open(run: Run, mix: str, config: Config, world: World) -> Corpus:
+    micro_batches = config.batch_instances // config.loss.micro_batch
+    if micro_batches % world.size:
+        raise ConfigError(
+            f"{world.size} ranks cannot share the {micro_batches} micro-batches of a step; let NPROC divide them, or change "
+            "train.batch_tokens or loss.micro_batch"
+        )
+    return open_corpus(run.store, mix, config)
+
+
+def _read_once(checkpoint: Path, world: World) -> Record:
+    """The record, of which rank 0 alone reads every byte; what is wrong with it is raised on every rank, or they would wait."""
+    found: list[Record | PipelineError | None] = [None]
+    if world.is_first:
+        try:
+            found = [read_record(checkpoint)]
+        except PipelineError as error:
+            found = [error]
+    dist.broadcast_object_list(found)
+    if not isinstance(found[0], Record):
+        assert found[0] is not None
+        raise found[0]
+    return found[0]
+
+
+def differences(old: Any, new: Any, key: str = "") -> dict[str, str]:
+    """Dotted keys whose values differ → key and both values, for people."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: dict[str, str] = {}
+        for name in old.keys() | new.keys():
+            found |= differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        return dict(sorted(found.items()))
+    return {} if old == new else {key: f"{key}: {old} → {new}"}
+
+
+def _train(run: Run, corpus: Corpus, config: Config, world: World, progress: Progress, weights: Path | None, steps: int) -> None:
+    last = min(steps or config.steps, config.steps)
+    if progress.step < last:
+        progress = Trainer(run, corpus, config, world, progress, weights).train(last)
+    if not world.is_first:
+        return
+    summary(run.folder, run.name, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+    print(f"loss plot: {shown(plot_loss(run.folder, run.name))}")
+    plan = run.plan
+    if progress.step < config.steps:
+        named = f"{plan.parent.run} MIX={plan.mix}" if plan.parent else run.name
+        print(f"Stopped after step {progress.step} of {config.steps}. Next: make {plan.kind} RUN={named} RESUME=1")
+    elif plan.kind == "pretrain":
+        print(f'Next: make anneal RUN={run.name}   make generate RUN={run.name} PROMPT="The"   make trace RUN={run.name} STEP={last}')
+    else:
+        print(f'Next: make export RUN={run.name}   make generate RUN={run.name} PROMPT="The"')

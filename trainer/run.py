@@ -1,0 +1,106 @@
+"""A run's folder, `<store>/models/<run>/`: what it is, and where its parts lie.
+
+run.json        what the run is: configuration, data, parent, code version; written once, before the first step
+mix.lock.json   the instances it trains on, in order, at its own sequence length
+checkpoints/    checkpoint.py      metrics/, tensorboard/    metrics.py      loss.png    plot.py      hf/    hf.py
+"""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import shown, suggestion
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.files import write_atomically
+from trainer.config import Config
+
+Identity = dict[str, str | int]  # what a run trains on, as named values
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint that a run began from."""
+
+    run: str
+    step: int
+    tokens: int
+    learning_rate: float  # of its last step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What run.json says."""
+
+    name: str
+    kind: str  # pretrain or anneal
+    mix: str
+    config: Config
+    identity: Identity
+    parent: Parent | None
+    code: str
+
+
+class Run:
+    def __init__(self, store: Path, name: str) -> None:
+        if not name or name.startswith(".") or "/" in name:
+            raise ConfigError(f"RUN={name}: a run is a folder's name, without / and not beginning with a dot")
+        self.store, self.name = Path(store), name
+        self.folder = self.store / "models" / name
+
+    @property
+    def is_planned(self) -> bool:
+        return (self.folder / "run.json").exists()
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is a whole one, so something to go on from."""
+        return (self.checkpoints / "latest").exists()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "mix.lock.json"
+
+    def create(self, plan: Plan) -> None:
+        values = asdict(plan) | {"config": plan.config.model_dump(mode="json")}
+        write_json(self.folder / "run.json", values)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Raises ConfigError when there is no such run, PipelineError when its record is damaged."""
+        path = self.folder / "run.json"
+        try:
+            values = json.loads(path.read_bytes())
+            parent = Parent(**values["parent"]) if values["parent"] else None
+            return Plan(**{**values, "config": Config.model_validate(values["config"]), "parent": parent})
+        except FileNotFoundError:
+            names = sorted(found.parent.name for found in self.store.glob("models/*/run.json"))
+            there = f"there are {', '.join(names)}" if names else "there is none yet: make pretrain"
+            raise ConfigError(f"no run `{self.name}` under {shown(self.store)}/models{suggestion(self.name, names)} ({there})") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise PipelineError(f"{shown(path)}: is not a run's record ({error}); start the run anew under another name") from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """The old file or the new one, whatever happens meanwhile."""
+    write_atomically(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def code_version() -> str:
+    """The package's version, and the commit of the working copy it runs from, `+` if that was changed."""
+    found = version("tokenmill")
+    here = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return found
+    return f"{found}-{described.stdout.strip()}"
