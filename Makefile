@@ -1,4 +1,4 @@
-# The front door. `make` alone lists every target; make adds nothing but set-up to the program `tokenmill`.
+# The front door. `make` alone lists every target; make adds nothing but set-up to the programs `tokenmill` and `python -m trainer`.
 
 MIX     ?= olmoe-mix
 DATA    ?= sample
@@ -9,6 +9,14 @@ SOURCES ?=
 SCALE   ?=
 FORMAT  ?= table
 Q       ?=
+NPROC   ?= 1
+MODEL   ?=
+RUN     ?= olmoe-small
+STEPS   ?= 0
+STEP    ?= 1
+RESUME  ?=
+SET     ?=
+PROMPT  ?= The
 PYTHON  ?= python3
 
 VENV := .venv
@@ -16,12 +24,20 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 export OMP_WAIT_POLICY = PASSIVE
 
+# Several processes are torchrun's; for several nodes, TORCHRUN="--nnodes 4 --rdzv-backend c10d --rdzv-endpoint host:29500".
+TORCHRUN ?= --standalone
+# After --, or torchrun would take --run for a beginning of its own --run-path.
+TRAIN = $(if $(filter 1,$(NPROC)),$(BIN)/python -m,$(BIN)/torchrun $(TORCHRUN) --nproc-per-node $(NPROC) -m --) trainer
+given = $(if $(filter file undefined,$(origin $(1))),,$($(1)))
+loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
+
 .DEFAULT_GOAL := help
-.PHONY: help setup mix stats sql verify bench test test-all lint clean
+.PHONY: help setup mix stats sql verify pretrain anneal export generate trace bench bench-train test test-all lint clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder> STORE=$(STORE) TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
+	@echo "Training:  MODEL=olmoe-small|olmoe-mid|olmoe-1b-7b|dense-small|dense-1b RUN=<name> NPROC=$(NPROC) STEPS=100 RESUME=1 SET=\"optim.lr=1e-3\""
 
 setup: $(VENV)/.ready ## create .venv with everything that the pipeline needs
 
@@ -38,6 +54,27 @@ sql: $(VENV)/.ready ## query the catalog, or open a DuckDB shell on it: Q="SELEC
 
 verify: $(VENV)/.ready ## reread everything that a mix rests on and name what does not hold: MIX= STORE=
 	@$(BIN)/tokenmill verify --mix "$(MIX)" --store "$(STORE)" --workers "$(WORKERS)"
+
+pretrain: $(VENV)/.trainer ## train a model: MODEL= MIX= RUN= NPROC= TOKENS= STEPS= RESUME=1 SET="optim.lr=1e-3 …"
+	@$(call built,$(MIX))
+	@$(TRAIN) pretrain --model "$(MODEL)" --run "$(call given,RUN)" $(loop)
+
+anneal: $(VENV)/.trainer ## decay a run's learning rate to zero on MIX=olmoe-anneal or dolmino-100b: RUN= and as pretrain
+	@$(call built,$(or $(call given,MIX),olmoe-anneal))
+	@$(TRAIN) anneal --run "$(RUN)" $(loop)
+
+export: $(VENV)/.trainer ## write a run's last checkpoint for transformers: RUN=
+	@$(BIN)/python -m trainer export --run "$(RUN)" --store "$(STORE)"
+
+generate: export TOKENMILL_PROMPT = $(value PROMPT)
+generate: $(VENV)/.trainer ## continue a text with a run's last checkpoint: RUN= PROMPT="…"
+	@$(BIN)/python -m trainer generate --run "$(RUN)" --store "$(STORE)" -- "$$TOKENMILL_PROMPT"
+
+trace: $(VENV)/.trainer ## list the documents that a step trained on: RUN= STEP=
+	@$(BIN)/python -m trainer trace --run "$(RUN)" --store "$(STORE)" "$(STEP)"
+
+bench-train: $(VENV)/.dev ## measure a training step beside transformers and a dense model
+	@$(BIN)/python -m tools.bench_train
 
 bench: $(VENV)/.dev ## measure the pipeline on 250 MB of real text, beside dolma tokens
 	@$(BIN)/python -m tools.bench --workers "$(WORKERS)"
@@ -63,5 +100,13 @@ $(VENV)/bin/python:
 $(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
 	@$(PIP) -e . && touch $@
 
+$(VENV)/.trainer: $(VENV)/.ready
+	@echo "installing what the trainer needs (once)"
+	@$(PIP) -e ".[trainer]" && touch $@
+
 $(VENV)/.dev: $(VENV)/.ready
-	@$(PIP) -e ".[trainer,dev]" && touch $@
+	@$(PIP) -e ".[trainer,dev]" && touch $(VENV)/.trainer $@
+
+# A mix that is not there is built first; its length is the run's, unless it comes from the small sample.
+built = test -f "$(STORE)/mixes/$(1).lock.json" || case "$(1)" in */*|*\**|*\?*) ;; *) \
+	  $(MAKE) --no-print-directory mix MIX="$(1)" TOKENS="$(if $(filter sample,$(DATA)),,$(TOKENS))" ;; esac
