@@ -17,6 +17,7 @@ STEP    ?= 1
 RESUME  ?=
 SET     ?=
 PROMPT  ?= The
+TEMPERATURE ?= 0.8
 PYTHON  ?= python3
 
 VENV := .venv
@@ -35,7 +36,7 @@ loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "
 .PHONY: help setup mix stats sql verify pretrain anneal export generate trace bench bench-train test test-all lint clean
 
 help: ## list every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder> STORE=$(STORE) TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
 	@echo "Training:  MODEL=olmoe-small|olmoe-mid|olmoe-1b-7b|dense-small|dense-1b RUN=<name> NPROC=$(NPROC) STEPS=100 RESUME=1 SET=\"optim.lr=1e-3\""
 
@@ -67,8 +68,8 @@ export: $(VENV)/.trainer ## write a run's last checkpoint for transformers: RUN=
 	@$(BIN)/python -m trainer export --run "$(RUN)" --store "$(STORE)"
 
 generate: export TOKENMILL_PROMPT = $(value PROMPT)
-generate: $(VENV)/.trainer ## continue a text with a run's last checkpoint: RUN= PROMPT="…"
-	@$(BIN)/python -m trainer generate --run "$(RUN)" --store "$(STORE)" -- "$$TOKENMILL_PROMPT"
+generate: $(VENV)/.trainer ## continue a text with a run's last checkpoint: RUN= PROMPT="…" TEMPERATURE=0
+	@$(BIN)/python -m trainer generate --run "$(RUN)" --store "$(STORE)" --temperature $(TEMPERATURE) -- "$$TOKENMILL_PROMPT"
 
 trace: $(VENV)/.trainer ## list the documents that a step trained on: RUN= STEP=
 	@$(BIN)/python -m trainer trace --run "$(RUN)" --store "$(STORE)" "$(STEP)"

@@ -17,9 +17,7 @@ from pipeline.errors import ConfigError, PipelineError
 from trainer.model import Transformer
 
 
-def generate(
-    model: Transformer, tokens: list[int], count: int, eos: int, vocab_size: int, temperature: float = 0.0, seed: int = 0
-) -> Iterator[int]:
+def generate(model: Transformer, tokens: list[int], count: int, eos: int, vocab_size: int, temperature: float, seed: int) -> Iterator[int]:
     """At most `count` ids that follow `tokens`, each yielded as soon as it is chosen; `eos` ends them and is not yielded.
 
     temperature 0 takes the most probable id (the lowest of equal ones), t > 0 draws from softmax(logits / t) with `seed`. The rows

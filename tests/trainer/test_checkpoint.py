@@ -131,6 +131,7 @@ def test_going_on_is_exact(copied: Run, whole: Run, resume: str) -> None:
         found, expected = ([{key: row[key] for key in row.keys() - volatile} for row in rows(run, table)] for run in (again, whole))
         assert found == expected
     assert [row["step"] for row in rows(again, "checkpoints")] == [4, 8, 12]
+    assert read_record(find(again)).progress == read_record(find(whole)).progress
     assert_same(tensors(find(again)), tensors(find(whole)))
 
 
