@@ -27,6 +27,7 @@ export OMP_WAIT_POLICY = PASSIVE
 
 # Several processes are torchrun's; for several nodes, TORCHRUN="--nnodes 4 --rdzv-backend c10d --rdzv-endpoint host:29500".
 TORCHRUN ?= --standalone
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 600
 # After --, or torchrun would take --run for a beginning of its own --run-path.
 TRAIN = $(if $(filter 1,$(NPROC)),$(BIN)/python -m,$(BIN)/torchrun $(TORCHRUN) --nproc-per-node $(NPROC) -m --) trainer
 given = $(if $(filter file undefined,$(origin $(1))),,$($(1)))

@@ -117,13 +117,13 @@ class Checkpoints:
         try:
             size = sealing.result()
         except (Exception, CheckpointException) as error:  # the latter, what went wrong on any rank, is no Exception
-            raise PipelineError(
-                f"{shown(path)} could not be written: {_cause(error)}; the one before it is whole: mend this and go on with RESUME=1"
-            ) from error
+            before = steps_of(self.run)
+            remedy = f"{PREFIX}{before[-1]} is whole: mend this and go on with RESUME=1" if before else "mend this and begin again"
+            raise PipelineError(f"{shown(path)} could not be written: {_cause(error)}; {remedy}") from error
         if dist.get_rank() == 0:
             self._on_whole(CheckpointRow(progress.step, str(path.relative_to(self.run.store)), size, pause, time.monotonic() - began))
             name_latest(self.run, progress.step)
-            self._sweep(progress.step)
+            self._sweep()
 
     def _seal(self, writing: Future[Any], progress: Progress) -> int:
         """Wait for all ranks' files; on rank 0, write their hashes beside them and give the folder its name. → bytes"""
@@ -145,16 +145,10 @@ class Checkpoints:
         fsync(self.run.checkpoints)
         return sum(size for size, _ in listed.values())
 
-    def _sweep(self, newest: int) -> None:
-        """Remove what is unfinished, and what is too old. Steps after the newest are another attempt's: they go first."""
-        steps = [step for step in steps_of(self.run) if step <= newest]
-        kept = set(steps[-self.keep :]) | {step for step in steps if self.keep_every and step % self.keep_every == 0}
-        for path in self.run.checkpoints.iterdir():
-            step = _step_of(path.name)
-            if path.name.startswith(ASIDE) or (step is not None and step not in kept):
-                if step is not None:  # never half a folder under a checkpoint's name
-                    path = path.rename(path.with_name(f"{ASIDE}old-{path.name}"))
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    def _sweep(self) -> None:
+        """Remove what is unfinished, and what is too old."""
+        steps = steps_of(self.run)
+        _keep(self.run, set(steps[-self.keep :]) | {step for step in steps if self.keep_every and step % self.keep_every == 0})
 
     def _aside(self, progress: Progress) -> Path:
         return self.run.checkpoints / f"{ASIDE}{PREFIX}{progress.step}"
@@ -165,6 +159,24 @@ class Checkpoints:
 
 def name_latest(run: Run, step: int) -> None:
     write_atomically(run.checkpoints / "latest", f"{PREFIX}{step}\n".encode())
+
+
+def go_back(run: Run, step: int) -> None:
+    """Make `step` the latest. Later checkpoints are of an attempt that is given up, as its metrics are: they are removed."""
+    name_latest(run, step)
+    _keep(run, {earlier for earlier in steps_of(run) if earlier <= step})
+
+
+def _keep(run: Run, steps: set[int]) -> None:
+    """Remove all checkpoints but these, and what is unfinished."""
+    for path in run.checkpoints.iterdir():
+        step = _step_of(path.name)
+        if path.name.startswith(ASIDE) or (step is not None and step not in steps):
+            if step is not None:  # never half a folder under a checkpoint's name
+                aside = path.with_name(f"{ASIDE}old-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path = path.rename(aside)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def steps_of(run: Run) -> list[int]:

@@ -47,7 +47,7 @@ def pretrain(
     else:
         if resume and opened.is_planned and not model:  # it was stopped before its first checkpoint
             base, mix = opened.plan.config, mix or opened.plan.mix
-        begin(opened, "pretrain", mix or "olmoe-mix", apply(base, overrides), steps)
+        begin(opened, mix or "olmoe-mix", apply(base, overrides), steps)
 
 
 @app.command()

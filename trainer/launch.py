@@ -32,45 +32,39 @@ FIXED = {"train.sequence_length", "train.batch_tokens", "loss.micro_batch"}
 LATEST = {"1", "yes", "true", "latest"}
 
 
-def begin(run: Run, kind: str, mix: str, config: Config, steps: int, parent: Parent | None = None, weights: Path | None = None) -> None:
-    """A new run, from initial values or a parent's `weights`. A run that has no checkpoint yet is begun again.
-
-    Raises ConfigError if the run is there, or its tokens would not be its parent's.
-    """
-    if run.has_checkpoints:
-        last = steps_of(run)[-1]
-        raise ConfigError(
-            f"run {run.name} is there already, with checkpoints up to step {last}: go on with RUN=… RESUME=1, choose another RUN, "
-            f"or remove {shown(run.folder)}"
-        )
+def begin(run: Run, mix: str, config: Config, steps: int) -> None:
+    """A new run from initial values. One that has no checkpoint yet is begun again. Raises ConfigError if it is there."""
+    _refuse_to_replace(run)
     with the_world() as world:
         corpus = _open(run, mix, config, world)
-        if parent is not None:
-            before = Run(run.store, parent.run).plan.identity
-            for key in ("tokenizer_sha256", "vocab_size"):
-                if before.get(key) != corpus.identity.get(key):
-                    change = f"{key}: {before.get(key)} → {corpus.identity.get(key)}"
-                    raise ConfigError(f"{mix} has other tokens than run {parent.run} was trained on: {change}")
-        if world.is_first:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            if corpus.lock is not None:
-                run.lock.write_bytes(corpus.lock.to_json())
-            run.create(Plan(run.name, kind, mix, config, corpus.identity, parent, code_version()))
-        dist.barrier()
-        _train(run, corpus, config, world, Progress(0, 0, 0.0), weights, steps)
+        _create(run, Plan(run.name, "pretrain", mix, config, corpus.identity, None, code_version()), corpus, world)
+        _train(run, corpus, config, world, Progress(0, 0, 0.0), None, steps)
 
 
 def begin_annealing(run: Run, parent: Run, mix: str, overrides: Mapping[str, str], steps: int) -> None:
-    """A new run that takes the parent's last checkpoint, AdamW's state too, and its last learning rate linearly to zero."""
-    before = parent.plan.config  # first: there may be no such run
+    """A new run that takes the parent's last checkpoint, AdamW's state too, and its last learning rate linearly to zero.
+
+    Raises ConfigError if it is there, or the mix was tokenized otherwise than the parent's.
+    """
+    plan = parent.plan  # first: there may be no such run
+    _refuse_to_replace(run)
     weights = find(parent)
-    last = read_record(weights).progress
-    config = apply(annealing(before, last.learning_rate), overrides)
-    begin(run, "anneal", mix, config, steps, Parent(parent.name, last.step, last.tokens, last.learning_rate), weights)
+    with the_world() as world:
+        record = _read_once(weights, world)
+        last = record.progress
+        config = apply(annealing(Config.model_validate(record.config), last.learning_rate), overrides)
+        corpus = _open(run, mix, config, world)
+        for key in ("tokenizer_sha256", "vocab_size"):
+            if plan.identity.get(key) != corpus.identity.get(key):
+                change = f"{key}: {plan.identity.get(key)} → {corpus.identity.get(key)}"
+                raise ConfigError(f"{mix} has other tokens than run {parent.name} was trained on: {change}")
+        origin = Parent(parent.name, last.step, last.tokens, last.learning_rate)
+        _create(run, Plan(run.name, "anneal", mix, config, corpus.identity, origin, code_version()), corpus, world)
+        _train(run, corpus, config, world, Progress(0, 0, 0.0), weights, steps)
 
 
 def go_on(run: Run, kind: str, model: str | None, mix: str, resume: str, overrides: Mapping[str, str], steps: int) -> None:
-    """A run from one of its checkpoints: its own configuration with `overrides`, its own mix, which must be what it was.
+    """A run from one of its checkpoints: the checkpoint's configuration with `overrides`, the run's mix, which must be what it was.
 
     model, mix: what the user named, if anything. Raises ConfigError naming each field that differs and may not.
     """
@@ -79,10 +73,10 @@ def go_on(run: Run, kind: str, model: str | None, mix: str, resume: str, overrid
         raise ConfigError(f"run {run.name} is of the kind {plan.kind}: resume it with make {plan.kind}")
     if model and model != plan.config.name:
         raise ConfigError(f"run {run.name} trains {plan.config.name}, and MODEL says {model}: leave MODEL out, or choose another RUN")
-    config = apply(plan.config, overrides)
     checkpoint = find(run, "latest" if resume in LATEST else resume)
     with the_world() as world:
         record = _read_once(checkpoint, world)
+        config = apply(Config.model_validate(record.config), overrides)
         corpus = _open(run, mix or plan.mix, config, world)
         changed = differences(record.config, config.model_dump(mode="json"))
         refused = [line for key, line in changed.items() if key.startswith("model.") or key in FIXED]
@@ -118,6 +112,24 @@ def the_world() -> Iterator[World]:
         yield world
     finally:
         leave_world()
+
+
+def _refuse_to_replace(run: Run) -> None:
+    if run.has_checkpoints:
+        raise ConfigError(
+            f"run {run.name} is there already, with checkpoints up to step {steps_of(run)[-1]}: go on with RUN=… RESUME=1, choose "
+            f"another RUN, or remove {shown(run.folder)}"
+        )
+
+
+def _create(run: Run, plan: Plan, corpus: Corpus, world: World) -> None:
+    """The run's folder, before its first step."""
+    if world.is_first:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if corpus.lock is not None:
+            run.lock.write_bytes(corpus.lock.to_json())
+        run.create(plan)
+    dist.barrier()
 
 
 def _open(run: Run, mix: str, config: Config, world: World) -> Corpus:

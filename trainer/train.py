@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from pipeline.config import shown
 from pipeline.errors import PipelineError
-from trainer.checkpoint import Checkpoints, Progress, load, load_random_state, name_latest
+from trainer.checkpoint import Checkpoints, Progress, go_back, load, load_random_state
 from trainer.config import Config
 from trainer.corpus import Corpus
 from trainer.data import loader
@@ -74,7 +74,7 @@ class Trainer:
             load_random_state(weights)
             self.spikes.load_state_dict(begin.spikes)
             if world.is_first:
-                name_latest(run, begin.step)  # later ones belong to an attempt that is given up, as are its metrics
+                go_back(run, begin.step)
         self._bytes = token_bytes(corpus.tokenizer, config.model.vocab_size) if corpus.tokenizer else None
         self._flops, peak = flops_per_token(config.model, config.train.sequence_length), peak_flops(world.device)
         self._peak = peak * world.size if peak else None
@@ -132,7 +132,7 @@ class Trainer:
             self._report(progress, statistics, gradient_norm, time.perf_counter() - began, data_seconds, spike, skipped)
             if publish:
                 self.checkpoints.wait()
-            if not stopped and (step % config.train.evaluate_every == 0 or step == last_step):
+            if step % config.train.evaluate_every == 0 or step == last_step:
                 self._evaluate(step)
             if stopped or step % config.train.checkpoint_every == 0 or step == last_step:
                 self.checkpoints.save(self.model, self.optimizer, progress)

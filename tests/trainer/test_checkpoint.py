@@ -146,6 +146,7 @@ def test_an_earlier_checkpoint_leaves_the_later_ones_behind(copied: Run, monkeyp
     with pytest.raises(MemoryError):
         pretrain(copied.store, copied.name, resume="step-4")
     assert latest(copied) == "step-4" and max(losses(copied)) == 5
+    assert steps_of(copied) == [4]
 
 
 def test_the_random_state_goes_on_too(copied: Run, monkeypatch: pytest.MonkeyPatch) -> None:

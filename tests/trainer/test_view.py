@@ -121,7 +121,16 @@ def test_a_terminal_shows_loss_speed_held_out_losses_and_a_strip_per_layer() -> 
         view.evaluation(held_out(2, wiki=7.25, dclm=8.125))
         view.step(step_row(100, mfu=0.343), [router_row(100, 0, [5, 5, 5, 5]), router_row(100, 1, [20, 0, 0, 0])])
     frame = drawn(view)
-    for text in ("try", "step 100 of 100  409K of 409K tokens", "6.2500", "2,048", "MFU 34.3%", "1.50e-03", "load balancing 1.030", "wiki 7.250 -0.250"):
+    for text in (
+        "try",
+        "step 100 of 100  409K of 409K tokens",
+        "6.2500",
+        "2,048",
+        "MFU 34.3%",
+        "1.50e-03",
+        "load balancing 1.030",
+        "wiki 7.250 -0.250",
+    ):
         assert text in frame
     assert "dclm 8.000 +0.125" not in frame and "dclm 8.125 +0.125" in frame
     assert re.search(r"layer 0 +▒{8}  25\.0% to 25\.0%", frame)
