@@ -81,15 +81,16 @@ def trace(store: Path, run: str, step: int) -> list[TracedDocument]:
 def show(documents: Sequence[TracedDocument], console: Console) -> None:
     """As a table, a line per document; a position's instance is named once."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("rank", "position", "source", "start", "length", "offset", "document", "from", "text"):
+    for heading in ("rank", "position", "source", "start", "length", "offset", "document", "text"):
         number = heading in ("rank", "position", "start", "length", "offset")
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number or heading == "source")
     before = None
     for document in documents:
         instance = (str(document.rank), str(document.position), document.source)
         numbers = (f"{number:,}" for number in (document.start, document.length, document.offset))
-        # Text, for an id may hold what would be markup in a string.
-        words = map(Text, (document.id, f"{document.file}, row {document.row:,}", " ".join(document.text.split())))
+        place = f"{document.file}#{document.row}"
+        name = document.id if document.id == place else f"{document.id} ({place})"
+        words = map(Text, (name, " ".join(document.text.split())))  # Text, for an id may hold what would be markup in a string
         table.add_row(*(("", "", "") if instance == before else instance), *numbers, *words)
         before = instance
     console.print(table)

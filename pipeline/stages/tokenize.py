@@ -21,7 +21,7 @@ from pipeline.engine import Stage, Work
 from pipeline.errors import PipelineError
 from pipeline.unit import Artifact, Json, Unit
 
-STAGE = Stage("tokenize", "tokens", 1, "pipeline.stages.tokenize:tokenize")
+STAGE = Stage("tokenize", "tokens", 2, "pipeline.stages.tokenize:tokenize")
 
 
 def unit(source: str, part: Artifact, spec: dict[str, Json], tokenizer_path: str) -> Unit:

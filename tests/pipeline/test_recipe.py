@@ -184,10 +184,11 @@ def test_the_mixes_that_ship_are_the_published_ones() -> None:
     assert float(mixes["olmoe-mix-released-config"].shares["wiki"]) * 100 == pytest.approx(0.181, rel=5e-3)
     assert (mixes["olmoe-mix"].seed, mixes["olmoe-anneal"].seed) == (6198, 42)
     assert mixes["olmoe-mix"].tokens == mixes["olmoe-mix-released-config"].tokens == 5_133 * 10**9
+    assert mixes["olmoe-anneal"].tokens == 23_842 * 1024 * 4096
     assert float(mixes["dolmino-100b"].shares["dolmino-dclm"]) == pytest.approx(0.5023, abs=1e-4)
     for size in (50, 100, 300):
         mix = mixes[f"dolmino-{size}b"]
-        assert mix.tokens == size * 10**9
+        assert mix.tokens == (23_842 * 1024 * 4096 if size == 100 else size * 10**9)
         assert sum(source.weight for source in mix.sources.values()) == pytest.approx(100, abs=0.1)
 
 

@@ -76,6 +76,22 @@ def test_any_strings(fast: tokenizer.Encoder, reference: Tokenizer, texts: list[
     assert split(fast, texts) == expected
 
 
+@pytest.mark.parametrize("letter", ["\u088f", "\u0cdc", "\ua7d4", "\U00010940", "\U0001e6ff", "\U000323b0", "\U00033479"])
+@pytest.mark.parametrize("around", ["{}'s", "long enough a text, with ümläuts and 漢字, {}'s", "🙂 a{}a 1{}1 {} x", "{}"])
+def test_letters_that_are_new_in_unicode_17(fast: tokenizer.Encoder, reference: Tokenizer, letter: str, around: str) -> None:
+    text = around.replace("{}", letter)
+    assert split(fast, [text]) == [reference.encode(text, add_special_tokens=False).ids]
+
+
+@pytest.mark.slow
+def test_every_code_point(fast: tokenizer.Encoder, content: bytes) -> None:
+    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    exact = tokenizer.HuggingFace(content)
+    for start in range(0, len(points), 20_000):
+        texts = [f"{point}'s 1{point}" for point in points[start : start + 20_000]]
+        assert split(fast, texts) == split(exact, texts)
+
+
 def test_the_python_standard_library(content: bytes, reference: Tokenizer) -> None:
     files = sorted(Path(random.__file__).parent.glob("*.py"))[:40]
     texts = [file.read_text(encoding="utf-8") for file in files]

@@ -16,7 +16,7 @@ from pipeline.taggers import TAGGERS
 
 EXPECTED = {
     "documents": (1, "c26608c976ddd667"),
-    "tokens": (1, "f09bfe06b78555b0"),
+    "tokens": (2, "f09bfe06b78555b0"),
     "filtered": (1, "a551c08f064f6fdc"),
     "holdout": (1, "7f94f9d0db834d46"),
     "duplicates": (1, "a4b87ecea817ae11"),
