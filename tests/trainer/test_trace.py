@@ -126,4 +126,4 @@ def test_the_table_has_a_line_for_every_document(store: Path, capsys: pytest.Cap
         part.start == 0 for part in found
     ]
     for line, part in zip(lines[1:], found, strict=True):
-        assert part.id in line and f"{part.file}, row {part.row:,}" in line and " ".join(part.text.split()) in line
+        assert part.id in line and f"{part.file}#{part.row}" in line and " ".join(part.text.split()) in line

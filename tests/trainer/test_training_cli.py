@@ -179,7 +179,7 @@ def test_trace_lists_the_documents_of_a_step(
     reader = MixReader(trained.lock, store)
     for index in range(4 * 8, 5 * 8):
         for document in reader.documents(index):
-            assert document.id in out and f"row {document.row:,}" in out
+            assert document.id in out and f"{document.file}#{document.row}" in out
 
 
 def test_an_annealed_run_says_how_to_go_on_with_it(store: Path, trained: Run, capsys: pytest.CaptureFixture[str]) -> None:
