@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
+from pipeline.terminal import console, run
 
 app = typer.Typer(help="Raw corpora in, training tokens out.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Mix = Annotated[str, typer.Option("--mix", help="Which recipe: the name of a file under mixes/.")]
@@ -129,19 +129,8 @@ def verify(
     raise typer.Exit(1 if problems else 0)
 
 
-def console() -> Console:
-    """Standard output. Into a file or a pipe, tables are as wide as they need to be."""
-    wanted = None if sys.stdout.isatty() else 200
-    return Console(highlight=False, width=wanted)
-
-
 def main() -> None:
-    """Run the program; an error that a person can act on is printed without a traceback, with exit status 1."""
-    try:
-        app()
-    except PipelineError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    run(app)
 
 
 if __name__ == "__main__":

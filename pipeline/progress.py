@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from pipeline.terminal import messages
+
 PLAIN_INTERVAL_S = 5.0
 
 
@@ -52,7 +54,7 @@ class Progress:
     """Shows stages on stderr. `say` prints a line above the bars."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = messages()
 
     def say(self, message: str) -> None:
         self.console.print(message, markup=False)

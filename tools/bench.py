@@ -20,11 +20,11 @@ from pathlib import Path
 
 import duckdb
 from rich.console import Console
-from rich.table import Table
 
-from pipeline.cli import console as make_console
 from pipeline.errors import PipelineError
 from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
+from pipeline.terminal import console as make_console
+from pipeline.terminal import titled
 from pipeline.unit import Json
 from tools import corpus, measure, peers, reading, versus_dolma
 
@@ -137,7 +137,7 @@ def _show_corpus(console: Console, described: dict[str, Json]) -> None:
 def _show_pipeline(console: Console, pipeline: dict[str, Json]) -> None:
     megabytes, tokens = pipeline["bytes"] / 1e6, pipeline["tokens"]
     title = "Stages (MB of the corpus's text; seconds of all workers)"
-    table = _table(title, "stage", "seconds", "CPU-s", "MB/s", "tokens/s", "MB per CPU-s", "peak MiB")
+    table = titled(title, "stage", "seconds", "CPU-s", "MB/s", "tokens/s", "MB per CPU-s", "peak MiB")
     stages = pipeline["stages"]
     sums = {key: sum(stage[key] for stage in stages.values()) for key in ("seconds", "cpu_seconds")}
     total = sums | {"peak_mb": max(stage["peak_mb"] for stage in stages.values())}
@@ -148,7 +148,7 @@ def _show_pipeline(console: Console, pipeline: dict[str, Json]) -> None:
             f"{stage['peak_mb']:,.0f}",
         )  # fmt: skip
     console.print(table)
-    table = _table(
+    table = titled(
         "Whole runs (process trees)", "", "wall s", "CPU-s", "MB/s", "tokens/s", "MB per CPU-s", "largest process MiB", "together MiB"
     )
     whole = dict(pipeline["whole"])
@@ -168,7 +168,7 @@ def _show_pipeline(console: Console, pipeline: dict[str, Json]) -> None:
 def _show_comparison(console: Console, compared: dict[str, Json]) -> None:
     dolma, ours, ids = compared["dolma"], compared["ours"], compared["ids"]
     megabytes, program = compared["megabytes"], ours["processes"][max(ours["processes"])]["cpu_seconds"]
-    table = _table(
+    table = titled(
         f"Tokenizing {megabytes:.1f} MB: documents in, shards out", "", "CPU-s", "MB per CPU-s", "times dolma", "times, start left out"
     )
     rows = {
@@ -216,18 +216,11 @@ def _reached(results: dict[str, Json]) -> list[dict[str, Json]]:
 
 
 def _show_reached(console: Console, reached: list[dict[str, Json]]) -> None:
-    table = _table("What is to be reached", "", "found", "asked", "")
+    table = titled("What is to be reached", "", "found", "asked", "")
     for line in reached:
         verdict = "reached" if line["enough"] else "[red]falls short[/]"
         table.add_row(line["what"], f"{line['found']:,.2f}", f"{line['asked']:,.0f}", verdict)
     console.print(table)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from statistics import median
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from pipeline.cli import console as make_console
 from pipeline.errors import PipelineError
+from pipeline.terminal import console as make_console
+from pipeline.terminal import titled
 from pipeline.unit import Json
 from tools.train_contenders import PARTS, STEP, Contender
 from trainer.config import Config, apply, load_config, parse_overrides
@@ -197,7 +197,7 @@ def _show_contenders(console: Console, config: Config, found: Mapping[str, Mappi
     parameters = f"{counted.total / 1e6:.1f}M parameters, {counted.active / 1e6:.1f}M active"
     title = f"{config.name}, {model.padded_vocab:,} rows of vocabulary: {parameters}; {config.train.batch_tokens:,} tokens a step"
     fastest = max(found[f"transformers, {experts}"]["tokens_per_second"] for experts in EXPERTS)
-    table = _table(title, "", "tokens/s", "per CPU-s", "times transformers", "peak MB", "first step s", "its loss")
+    table = titled(title, "", "tokens/s", "per CPU-s", "times transformers", "peak MB", "first step s", "its loss")
     for name, each in found.items():
         table.add_row(
             name, f"{each['tokens_per_second']:,.0f}", f"{each['tokens_per_cpu_second']:,.0f}",
@@ -209,25 +209,18 @@ def _show_contenders(console: Console, config: Config, found: Mapping[str, Mappi
 
 def _show_parts(console: Console, parts: Mapping[str, float]) -> None:
     total = sum(parts.values())
-    table = _table("Where the time of our step goes, eager", "", "ms", "share")
+    table = titled("Where the time of our step goes, eager", "", "ms", "share")
     for part, seconds in parts.items():
         table.add_row(part, f"{1000 * seconds:,.0f}", f"{seconds / total:.1%}")
     console.print(table)
 
 
 def _show_reached(console: Console, lines: Sequence[Mapping[str, Json]]) -> None:
-    table = _table("What is to be reached, at the full vocabulary", "", "found", "asked", "")
+    table = titled("What is to be reached, at the full vocabulary", "", "found", "asked", "")
     for line in lines:
         found, asked = (f"{line[key]:.2g}" if line["asked"] < 0.01 else f"{line[key]:.2f}" for key in ("found", "asked"))
         table.add_row(line["what"], found, asked, "reached" if line["enough"] else "[red]falls short[/]")
     console.print(table)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
 
 
 if __name__ == "__main__":

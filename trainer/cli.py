@@ -3,15 +3,15 @@
 pretrain and anneal hand what was asked for to launch.py; export, generate and trace look at a run. torch is imported when it is needed.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.config import parse_count, shown
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.errors import ConfigError
+from pipeline.terminal import console
+from pipeline.terminal import run as run_app
 from trainer.config import apply, load_config, parse_overrides
 
 app = typer.Typer(help="Training tokens in, a mixture-of-experts language model out.", no_args_is_help=True, add_completion=False,
@@ -124,7 +124,7 @@ def trace(
     from trainer.trace import show
     from trainer.trace import trace as documents
 
-    show(documents(store, run, step), Console(highlight=False, width=None if sys.stdout.isatty() else 200))
+    show(documents(store, run, step), console())
 
 
 def _overrides(tokens: str, words: str) -> dict[str, str]:
@@ -133,9 +133,4 @@ def _overrides(tokens: str, words: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the program; an error that a person can act on is printed without a traceback, with exit status 1, or 2 for a wrong request."""
-    try:
-        app()
-    except PipelineError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False, style="red")
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    run_app(app)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from rich.console import Console
 
 from pipeline.config import shown
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.terminal import console
 from trainer.checkpoint import Progress, Record, find, load_weights, read_record, steps_of
 from trainer.config import Config, annealing, apply
 from trainer.corpus import Corpus, open_corpus
@@ -173,7 +173,7 @@ def _train(run: Run, corpus: Corpus, config: Config, world: World, progress: Pro
         progress = Trainer(run, corpus, config, world, progress, weights).train(last)
     if not world.is_first:
         return
-    summary(run.folder, run.name, Console(highlight=False, width=None if sys.stdout.isatty() else 120))
+    summary(run.folder, run.name, console())
     print(f"loss plot: {shown(plot_loss(run.folder, run.name))}")
     plan = run.plan
     if progress.step < config.steps:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from pipeline.config import shown
 from pipeline.errors import PipelineError
+from pipeline.terminal import titled
 from trainer.metrics import EvalRow, read
 from trainer.view import SHADES, duration
 
@@ -34,15 +35,11 @@ def summary(folder: Path, run: str, console: Console) -> None:
     if evaluations:
         console.print(_held_out(run, evaluations))
         console.print()
-    table = _table(f"What {run} came to")
+    table = titled(f"What {run} came to")
     for name, value in (*_training(steps), *_experts(read(folder, "routers")), *_checkpoints(read(folder, "checkpoints"), steps)):
         table.add_row(name, value)
     console.print(table)
     console.print()
-
-
-def _table(title: str, **more: bool) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", header_style="", box=None, pad_edge=False, show_header=bool(more))
 
 
 def _held_out(run: str, evaluations: Sequence[EvalRow]) -> Table:
@@ -50,10 +47,8 @@ def _held_out(run: str, evaluations: Sequence[EvalRow]) -> Table:
     by_step = [(step, list(rows)) for step, rows in groupby(evaluations, key=lambda row: row.step)]
     (begin, before), (end, after) = by_step[0], by_step[-1]
     then = f"after step {begin:,}" if begin else "before the first step"
-    table = _table(f"Held-out loss of {run} {then} and after step {end:,}", header=True)
-    table.add_column("source", no_wrap=True)
-    for name in ("loss before", "after", "change", "bits per byte before", "after"):
-        table.add_column(name, justify="right", no_wrap=True)
+    title = f"Held-out loss of {run} {then} and after step {end:,}"
+    table = titled(title, "source", "loss before", "after", "change", "bits per byte before", "after")
     old = {row.source: row for row in before}
     pairs = [(old[row.source], row) for row in after if row.source in old]
     for was, row in pairs:

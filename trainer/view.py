@@ -24,6 +24,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from pipeline.config import human
+from pipeline.terminal import messages
 from trainer.metrics import EvalRow, RouterRow, StepRow
 
 REFRESH_S = 0.25
@@ -50,7 +51,7 @@ class View:
     """
 
     def __init__(self, run: str, first_step: int, last_step: int, batch_tokens: int, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = console or messages()
         self.run, self.first_step, self.last_step, self.batch_tokens = run, first_step, last_step, batch_tokens
         self._losses: deque[float] = deque(maxlen=RECENT)
         self._seconds: deque[float] = deque(maxlen=TIMED)
