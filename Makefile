@@ -29,7 +29,7 @@ export OMP_WAIT_POLICY = PASSIVE
 TORCHRUN ?= --standalone
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 600
 # After --, or torchrun would take --run for a beginning of its own --run-path.
-TRAIN = $(if $(filter 1,$(NPROC)),$(BIN)/python -m,$(BIN)/torchrun $(TORCHRUN) --nproc-per-node $(NPROC) -m --) trainer
+TRAIN = $(if $(and $(filter 1,$(NPROC)),$(filter --standalone,$(TORCHRUN))),$(BIN)/python -m,$(BIN)/torchrun $(TORCHRUN) --nproc-per-node $(NPROC) -m --) trainer
 given = $(if $(filter file undefined,$(origin $(1))),,$($(1)))
 loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
 

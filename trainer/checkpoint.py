@@ -91,8 +91,8 @@ class Checkpoints:
 
     def save(self, model: Transformer, optimizer: Optimizer, progress: Progress) -> None:
         """Begin to write; returns when training may change the tensors. Waits first for the checkpoint before."""
-        self.wait()
         began = time.monotonic()
+        self.wait()
         path = self._aside(progress)
         if dist.get_rank() == 0:
             shutil.rmtree(path, ignore_errors=True)
@@ -113,6 +113,7 @@ class Checkpoints:
         if self._pending is None:
             return
         (sealing, progress, began, pause), self._pending = self._pending, None
+        waited = time.monotonic()
         path = self._path(progress)
         try:
             size = sealing.result()
@@ -121,7 +122,9 @@ class Checkpoints:
             remedy = f"{PREFIX}{before[-1]} is whole: mend this and go on with RESUME=1" if before else "mend this and begin again"
             raise PipelineError(f"{shown(path)} could not be written: {_cause(error)}; {remedy}") from error
         if dist.get_rank() == 0:
-            self._on_whole(CheckpointRow(progress.step, str(path.relative_to(self.run.store)), size, pause, time.monotonic() - began))
+            now = time.monotonic()
+            place = str(path.relative_to(self.run.store))
+            self._on_whole(CheckpointRow(progress.step, place, size, pause + now - waited, now - began))
             name_latest(self.run, progress.step)
             self._sweep()
 
@@ -132,6 +135,9 @@ class Checkpoints:
             return 0
         aside, path = self._aside(progress), self._path(progress)
         files = sorted(file for file in aside.iterdir() if file.is_file())
+        parts = {part.relative_path for part in FileSystemReader(aside).read_metadata().storage_data.values()}
+        if unseen := parts - {file.name for file in files}:
+            raise OSError(f"{', '.join(sorted(unseen))} of other ranks cannot be seen from here; is STORE one folder for all nodes?")
         with ThreadPoolExecutor(HASHERS) as pool:
             hashes = list(pool.map(sha256_of, files))
         listed: dict[str, list[Any]] = {file.name: [file.stat().st_size, found] for file, found in zip(files, hashes, strict=True)}
@@ -162,9 +168,13 @@ def name_latest(run: Run, step: int) -> None:
 
 
 def go_back(run: Run, step: int) -> None:
-    """Make `step` the latest. Later checkpoints are of an attempt that is given up, as its metrics are: they are removed."""
-    name_latest(run, step)
+    """Make `step` the latest. Later checkpoints and their exports are of an attempt that is given up: they are removed."""
+    if find(run).name != f"{PREFIX}{step}":
+        name_latest(run, step)
     _keep(run, {earlier for earlier in steps_of(run) if earlier <= step})
+    for export in (run.folder / "hf").glob(f"{PREFIX}*"):
+        if (_step_of(export.name) or 0) > step:
+            shutil.rmtree(export)
 
 
 def _keep(run: Run, steps: set[int]) -> None:
@@ -239,11 +249,10 @@ def load(path: Path, model: Transformer, optimizer: Optimizer) -> None:
 def load_random_state(path: Path) -> None:
     """This rank's random state, if a rank of that number saved one. Every rank must call it."""
     rank = str(dist.get_rank())
-    there = f"random.{rank}.cpu" in FileSystemReader(path).read_metadata().state_dict_metadata
-    states = {"random": {rank: random_state()}} if there else {}
-    _load(path, states)
-    if there:
-        _set_random_state(states["random"][rank])
+    saved = FileSystemReader(path).read_metadata().state_dict_metadata
+    mine = {device: state for device, state in random_state().items() if f"random.{rank}.{device}" in saved}
+    _load(path, {"random": {rank: mine}} if mine else {})
+    _set_random_state(mine)
 
 
 def load_weights(path: Path, model: Transformer) -> None:
@@ -260,7 +269,8 @@ def random_state() -> dict[str, Tensor]:
 
 
 def _set_random_state(state: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
+    if "cpu" in state:
+        torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
 

@@ -80,11 +80,11 @@ def export(run: RunName = "olmoe-small", store: Store = Path("data")) -> None:
     from trainer.run import Run
 
     opened = Run(store, run)
-    with whole_model(opened) as (model, checkpoint, corpus):
+    with whole_model(opened) as (model, checkpoint):
         folder = opened.folder / "hf" / checkpoint.name
-        length = opened.plan.config.train.sequence_length
+        length, eos = opened.plan.config.train.sequence_length, int(opened.plan.identity["eos"])
         if not folder.exists():  # it is whole, and of the same checkpoint
-            export_folder(folder, model.config, model.state_dict(), sequence_length=length, eos=corpus.eos, tokenizer=corpus.tokenizer)
+            export_folder(folder, model.config, model.state_dict(), sequence_length=length, eos=eos, tokenizer=opened.tokenizer)
     print(f'{shown(folder)}: transformers.OlmoeForCausalLM.from_pretrained("{shown(folder)}") loads it')
 
 
@@ -105,13 +105,15 @@ def generate(
     from trainer.launch import whole_model
     from trainer.run import Run
 
-    with whole_model(Run(store, run)) as (model, _, corpus):
-        if corpus.tokenizer is None:
-            raise ConfigError(f"run {run} was trained on token files that name no tokenizer: text cannot be made of its ids")
-        ids = Tokenizer.from_file(str(corpus.tokenizer)).encode(prompt, add_special_tokens=False).ids or [corpus.eos]
-        new = continued(model, ids, tokens, corpus.eos, model.config.vocab_size, temperature, seed)
+    opened = Run(store, run)
+    eos, tokenizer = int(opened.plan.identity["eos"]), opened.tokenizer
+    if tokenizer is None:
+        raise ConfigError(f"run {run} was trained on token files that name no tokenizer: text cannot be made of its ids")
+    with whole_model(opened) as (model, _):
+        ids = Tokenizer.from_file(str(tokenizer)).encode(prompt, add_special_tokens=False).ids or [eos]
+        new = continued(model, ids, tokens, eos, model.config.vocab_size, temperature, seed)
         print(prompt, end="", flush=True)
-        for piece in stream_text(corpus.tokenizer, new):
+        for piece in stream_text(tokenizer, new):
             print(piece, end="", flush=True)
     print()
 

@@ -145,7 +145,7 @@ class TrainConfig(Model):
 class AnnealConfig(Model):
     """Annealing: the learning rate goes linearly from where a run ended to zero, on its annealing mix."""
 
-    tokens: Tokens = 100_000_000_000  # OLMoE: 23,842 steps, the last of which has rate zero
+    tokens: Tokens = 100_000_595_968  # OLMoE: 23,842 steps of 4,194,304, the last of which has rate zero
 
 
 class Config(Model):
@@ -176,8 +176,8 @@ class Config(Model):
 
     @property
     def schedule_end(self) -> int:
-        """Tokens after which the learning rate stays as it is."""
-        return self.optim.schedule.end_tokens or self.train.tokens
+        """Tokens after which the learning rate stays as it is: by default, those of the run's last step."""
+        return self.optim.schedule.end_tokens or self.steps * self.train.batch_tokens
 
     @property
     def batch_instances(self) -> int:
@@ -185,8 +185,8 @@ class Config(Model):
 
     @property
     def steps(self) -> int:
-        """Whole steps; as many as are needed for train.tokens (OLMo: 100e9 tokens of annealing are 23,842 steps)."""
-        return -(-self.train.tokens // self.train.batch_tokens)
+        """Whole steps within train.tokens; one at least."""
+        return max(1, self.train.tokens // self.train.batch_tokens)
 
 
 def annealing(config: Config, learning_rate: float) -> Config:

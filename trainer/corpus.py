@@ -75,21 +75,21 @@ class Corpus:
         return validation(self.instances, source, size, rank, world, document_ids, most)
 
 
-def open_corpus(store: Path, mix: str, config: Config) -> Corpus:
-    """Open what `mix` names, for a run of train.tokens.
+def open_corpus(store: Path, mix: str, config: Config, last_step: int | None = None) -> Corpus:
+    """Open what `mix` names, for a run of train.tokens, or one that stops after `last_step`.
 
     Raises ConfigError, which says the remedy, for a mix that is not built or too short, a vocabulary that the model has no
     rows for, and a sequence length that does not divide the mix's; PipelineError for files that are damaged or no token files.
     """
     is_files = any(mark in mix for mark in "/*?[")
     corpus = _of_files(mix, config) if is_files else _of_mix(Path(store), mix, config)
-    wanted = config.steps * config.batch_instances
+    wanted = min(last_step or config.steps, config.steps) * config.batch_instances
     if len(corpus.instances) < wanted:
         length = config.train.sequence_length
         raise ConfigError(
             f"{mix}: holds {len(corpus.instances)} instances of {length} tokens ({human(len(corpus.instances) * length)}), and "
-            f"train.tokens asks for {wanted} ({human(wanted * length)}); ask for fewer tokens or steps, or build the mix with "
-            "more data or epochs"
+            f"the run asks for {wanted} ({human(wanted * length)}); ask for fewer tokens or steps, or build the mix with "
+            "more data (DATA=hub) or epochs"
         )
     return corpus
 

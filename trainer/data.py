@@ -10,6 +10,7 @@ Not: no packing, padding or shuffling, those are the mix's; no copy to the devic
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -208,3 +209,5 @@ def _document_ids(instance: InstanceLike) -> npt.NDArray[np.int32]:
 def _leave_the_group(worker: int) -> None:
     """Ctrl-C or a SIGTERM to all processes of a job is the trainer's to handle: it still needs its workers to finish the step."""
     os.setpgrp()
+    for number in (signal.SIGINT, signal.SIGTERM):  # some schedulers signal every process
+        signal.signal(number, signal.SIG_IGN)

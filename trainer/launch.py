@@ -5,9 +5,10 @@ a table, a plot and the next command. What a checkpoint does not fit is refused 
 Every rank calls the same function; rank 0 writes and speaks.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import torch.distributed as dist
 
 from pipeline.config import shown
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.files import write_atomically
 from pipeline.terminal import console
-from trainer.checkpoint import Progress, Record, find, load_weights, read_record, steps_of
+from trainer.checkpoint import Progress, Record, find, go_back, load_weights, read_record, steps_of
 from trainer.config import Config, annealing, apply
 from trainer.corpus import Corpus, open_corpus
 from trainer.model import Transformer
@@ -34,9 +36,9 @@ LATEST = {"1", "yes", "true", "latest"}
 
 def begin(run: Run, mix: str, config: Config, steps: int) -> None:
     """A new run from initial values. One that has no checkpoint yet is begun again. Raises ConfigError if it is there."""
-    _refuse_to_replace(run)
-    with the_world() as world:
-        corpus = _open(run, mix, config, world)
+    _refuse_to_replace(run, "pretrain")
+    with the_world(run) as world:
+        corpus = _open(run, mix, config, world, steps)
         _create(run, Plan(run.name, "pretrain", mix, config, corpus.identity, None, code_version()), corpus, world)
         _train(run, corpus, config, world, Progress(0, 0, 0.0), None, steps)
 
@@ -47,13 +49,15 @@ def begin_annealing(run: Run, parent: Run, mix: str, overrides: Mapping[str, str
     Raises ConfigError if it is there, or the mix was tokenized otherwise than the parent's.
     """
     plan = parent.plan  # first: there may be no such run
-    _refuse_to_replace(run)
+    _refuse_to_replace(run, "anneal")
     weights = find(parent)
-    with the_world() as world:
+    with the_world(run) as world:
         record = _read_once(weights, world)
         last = record.progress
-        config = apply(annealing(Config.model_validate(record.config), last.learning_rate), overrides)
-        corpus = _open(run, mix, config, world)
+        of_annealing = {key: value for key, value in overrides.items() if key.startswith("anneal.")}
+        base = apply(Config.model_validate(record.config), of_annealing)
+        config = apply(annealing(base, last.learning_rate), overrides)
+        corpus = _open(run, mix, config, world, steps)
         for key in ("tokenizer_sha256", "vocab_size"):
             if plan.identity.get(key) != corpus.identity.get(key):
                 change = f"{key}: {plan.identity.get(key)} → {corpus.identity.get(key)}"
@@ -74,10 +78,10 @@ def go_on(run: Run, kind: str, model: str | None, mix: str, resume: str, overrid
     if model and model != plan.config.name:
         raise ConfigError(f"run {run.name} trains {plan.config.name}, and MODEL says {model}: leave MODEL out, or choose another RUN")
     checkpoint = find(run, "latest" if resume in LATEST else resume)
-    with the_world() as world:
+    with the_world(run) as world:
         record = _read_once(checkpoint, world)
         config = apply(Config.model_validate(record.config), overrides)
-        corpus = _open(run, mix or plan.mix, config, world)
+        corpus = _open(run, mix or plan.mix, config, world, steps)
         changed = differences(record.config, config.model_dump(mode="json"))
         refused = [line for key, line in changed.items() if key.startswith("model.") or key in FIXED]
         refused += differences(record.identity, corpus.identity).values()
@@ -88,12 +92,13 @@ def go_on(run: Run, kind: str, model: str | None, mix: str, resume: str, overrid
         if world.is_first:
             for line in [*changed.values(), *differences({"code": record.code}, {"code": code_version()}).values()]:
                 print(f"changed since the checkpoint: {line}", file=sys.stderr)
+            go_back(run, record.progress.step)
         _train(run, corpus, config, world, record.progress, checkpoint, steps)
 
 
 @contextmanager
-def whole_model(run: Run) -> Iterator[tuple[Transformer, Path, Corpus]]:
-    """A run's last checkpoint as a model in this process, in float32; the checkpoint; what it was trained on."""
+def whole_model(run: Run) -> Iterator[tuple[Transformer, Path]]:
+    """A run's last checkpoint as a model in this process, in float32; and the checkpoint."""
     config = run.plan.config
     plain = config.train.model_copy(update={"precision": "float32", "activation_checkpointing": False, "compile": False})
     checkpoint = find(run)
@@ -101,20 +106,23 @@ def whole_model(run: Run) -> Iterator[tuple[Transformer, Path, Corpus]]:
     with the_world() as world:
         model = prepare(config.model_copy(update={"train": plain}), replace(world, size=1))
         load_weights(checkpoint, model)
-        yield model.eval(), checkpoint, open_corpus(run.store, run.plan.mix, config)
+        yield model.eval(), checkpoint
 
 
 @contextmanager
-def the_world() -> Iterator[World]:
-    """join_world, and leave_world at the end."""
+def the_world(run: Run | None = None) -> Iterator[World]:
+    """join_world, and leave_world at the end; meanwhile, rank 0 holds `run`."""
     world = join_world()
     try:
-        yield world
+        with run.held() if run and world.is_first else nullcontext():
+            yield world
     finally:
         leave_world()
 
 
-def _refuse_to_replace(run: Run) -> None:
+def _refuse_to_replace(run: Run, kind: str) -> None:
+    if run.is_planned and run.plan.kind != kind:
+        raise ConfigError(f"run {run.name} is of the kind {run.plan.kind}: go on with make {run.plan.kind}, or choose another RUN")
     if run.has_checkpoints:
         raise ConfigError(
             f"run {run.name} is there already, with checkpoints up to step {steps_of(run)[-1]}: go on with RUN=… RESUME=1, choose "
@@ -123,23 +131,24 @@ def _refuse_to_replace(run: Run) -> None:
 
 
 def _create(run: Run, plan: Plan, corpus: Corpus, world: World) -> None:
-    """The run's folder, before its first step."""
+    """The run's folder, before its first step; an earlier attempt left no whole checkpoint in it."""
     if world.is_first:
-        run.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.lock.unlink(missing_ok=True)
         if corpus.lock is not None:
-            run.lock.write_bytes(corpus.lock.to_json())
+            write_atomically(run.lock, corpus.lock.to_json())
         run.create(plan)
     dist.barrier()
 
 
-def _open(run: Run, mix: str, config: Config, world: World) -> Corpus:
+def _open(run: Run, mix: str, config: Config, world: World, steps: int) -> Corpus:
     micro_batches = config.batch_instances // config.loss.micro_batch
     if micro_batches % world.size:
         raise ConfigError(
             f"{world.size} ranks cannot share the {micro_batches} micro-batches of a step; let NPROC divide them, or change "
             "train.batch_tokens or loss.micro_batch"
         )
-    return open_corpus(run.store, mix, config)
+    return open_corpus(run.store, mix, config, steps or None)
 
 
 def _read_once(checkpoint: Path, world: World) -> Record:

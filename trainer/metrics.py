@@ -162,12 +162,15 @@ class Recorder:
             self.flush()
 
 
-def read(folder: Path, table: str) -> pa.Table:
-    """A table of the run in `folder`, in the order of its steps; without rows if the run left none.
+def read(folder: Path, table: str, after_step: int = -1) -> pa.Table:
+    """A table of the run in `folder`, the rows of steps after `after_step`, in order; without rows if the run left none.
 
     Raises PipelineError for a file that cannot be read.
     """
-    return pa.concat_tables([TABLES[table].empty_table(), *(_read_chunk(file, TABLES[table]) for file in _chunks(folder, table))])
+    files = _chunks(folder, table)
+    first = max((place for place, file in enumerate(files) if int(file.stem) <= after_step), default=0)
+    rows = pa.concat_tables([TABLES[table].empty_table(), *(_read_chunk(file, TABLES[table]) for file in files[first:])])
+    return rows.filter(pc.greater(rows["step"], after_step))
 
 
 def read_step(folder: Path, table: str, step: int) -> pa.Table:

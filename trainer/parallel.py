@@ -2,7 +2,8 @@
 
 In: torchrun's environment (or none of it), a configuration. Out: a World, and the model ready to train: on its device, each
 rank holding its part of every parameter (FSDP2), blocks recomputed or compiled if the configuration says so. Cost: of weights,
-gradients and AdamW's state, 16 bytes per parameter over the number of ranks, and two blocks' weights whole at any time.
+gradients and AdamW's state, 16 bytes per parameter over the number of ranks; and the weights of two blocks, the embedding and
+the head whole at any time.
 One process that computes in float32 shards nothing.
 Not: no expert parallelism. FSDP gathers all experts of a layer on every rank; sending tokens to experts instead would need an
 all-to-all whose sizes are known only after routing, which torch 2.13 has no public module for (docs/training.md).
@@ -44,7 +45,7 @@ class World:
 def join_world() -> World:
     """Join the group that torchrun started, or be a group of one. CUDA where there is a device for each local rank, else CPU (gloo)."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() and torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)

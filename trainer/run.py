@@ -5,8 +5,11 @@ mix.lock.json   the instances it trains on, in order, at its own sequence length
 checkpoints/    checkpoint.py      metrics/, tensorboard/    metrics.py      loss.png    plot.py      hf/    hf.py
 """
 
+import fcntl
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -67,6 +70,34 @@ class Run:
     @property
     def lock(self) -> Path:
         return self.folder / "mix.lock.json"
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The tokenizer.json that the run's tokens were made with; None for token files that name none. Raises PipelineError."""
+        sha256 = self.plan.identity.get("tokenizer_sha256")
+        if sha256 is None:
+            return None
+        path = self.store / "tokenizers" / f"{sha256}.json"
+        if not path.exists():
+            raise PipelineError(f"{shown(path)}: the tokenizer of run {self.name} is not there; run: make mix MIX={self.plan.mix}")
+        return path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run: two processes must not train it at a time. Raises ConfigError if another one does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self.folder / ".lock"
+        with open(lock, "a") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"run {self.name} is being trained by another process; wait for it, or choose another RUN") from None
+            try:
+                yield
+            finally:
+                if not self.is_planned:  # it was refused before it began
+                    lock.unlink()
+                    self.folder.rmdir()
 
     def create(self, plan: Plan) -> None:
         values = asdict(plan) | {"config": plan.config.model_dump(mode="json")}

@@ -3,7 +3,7 @@
 In: a model (plain, or sharded by parallel.py), a rank's micro-batches of the step. Out: gradients in the model, which are
 those of the mean over all micro-batches of all ranks, and Statistics, which `reduce` makes those of all ranks. Cost: with
 several micro-batches, a sharded model's gradients are kept whole (float32) on every rank until the last one, so that ranks talk
-once per step. Not: no clipping, no update (optim.py), nothing waits for the device but `reduce`.
+once per step. Not: no clipping, no update (optim.py).
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,8 @@ class Statistics:
 
     def add(self, losses: Sequence[Tensor], routings: Sequence[Routing]) -> None:
         self.micro_batches += 1
-        self.losses.append(torch.stack([loss.detach().double() for loss in losses]))
+        # Of a model without routers the auxiliary losses are zeros on the CPU.
+        self.losses.append(torch.stack([loss.detach().to(losses[0].device, torch.float64) for loss in losses]))
         if not routings:
             return
         found = [_router(routing) for routing in routings]

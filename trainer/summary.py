@@ -2,7 +2,7 @@
 
 In: the run's Parquet tables (metrics.py), of all its attempts. Out: two tables on a console; nothing that those tables do not
 say. An annealing run's first held-out losses are those of the weights it began with, so its table tells what annealing did.
-Cost: reads the tables whole but `instances`: a fifth of a kilobyte a step, and 8 bytes an expert, layer and step.
+Cost: reads `steps`, `evals` and `checkpoints` whole, a fifth of a kilobyte a step.
 Not: nothing is evaluated here, no picture is drawn (plot.py).
 """
 
@@ -36,7 +36,11 @@ def summary(folder: Path, run: str, console: Console) -> None:
         console.print(_held_out(run, evaluations))
         console.print()
     table = titled(f"What {run} came to")
-    for name, value in (*_training(steps), *_experts(read(folder, "routers")), *_checkpoints(read(folder, "checkpoints"), steps)):
+    for name, value in (
+        *_training(steps),
+        *_experts(read(folder, "routers", int(steps["step"][-1].as_py()) - LAST)),
+        *_checkpoints(read(folder, "checkpoints"), steps),
+    ):
         table.add_row(name, value)
     console.print(table)
     console.print()
@@ -90,11 +94,10 @@ def _training(steps: pa.Table) -> Iterator[tuple[str, str]]:
         yield "masked", f"{masked:,} instances were left out of the loss"
 
 
-def _experts(routers: pa.Table) -> Iterator[tuple[str, str]]:
+def _experts(last: pa.Table) -> Iterator[tuple[str, str]]:
     """Which share of its layer's rows the most and the least used expert got, and how many got next to none."""
-    if not len(routers):
+    if not len(last):
         return
-    last = routers.filter(pc.greater(routers["step"], pc.subtract(pc.max(routers["step"]), LAST)))
     extremes, unused, experts = [], 0, 1
     for layer in pc.unique(last["layer"]).to_pylist():
         loads = np.array(last.filter(pc.equal(last["layer"], layer))["loads"].to_pylist()).sum(axis=0)

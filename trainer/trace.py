@@ -49,12 +49,13 @@ def trace(store: Path, run: str, step: int) -> list[TracedDocument]:
     """
     opened = Run(store, run)
     train = opened.plan.config.train
-    _check_taken(opened, step, planned=train.tokens // train.batch_tokens)
+    _check_taken(opened, step, planned=opened.plan.config.steps)
     if not opened.lock.exists():
         query = f"SELECT source, shard, shard_start FROM instances WHERE run = '{run}' AND step = {step}"
         raise ConfigError(f'{run} was trained on token files that have no document tables; its instances: make sql Q="{query}"')
     reader = MixReader(opened.lock, opened.store)
-    tokenizer = _tokenizer(opened, reader)
+    assert opened.tokenizer is not None  # a run with a lock has one
+    tokenizer = Tokenizer.from_file(str(opened.tokenizer))
     recorded = {row["position"]: row for row in read_step(opened.folder, "instances", step).to_pylist()}
     batch = train.batch_tokens // train.sequence_length
     found = []
@@ -103,10 +104,3 @@ def _check_taken(run: Run, step: int, planned: int) -> None:
     last = max(recorded, default=planned)  # without a record, the last that it was to take
     if not 1 <= step <= last:
         raise ConfigError(f"STEP={step}: the record of {run.name} has steps 1 to {last} (a running one adds to it every 30 s)")
-
-
-def _tokenizer(run: Run, reader: MixReader) -> Tokenizer:
-    path = run.store / "tokenizers" / f"{reader.lock.tokenizer.sha256}.json"
-    if not path.exists():
-        raise PipelineError(f"{shown(path)}: the tokenizer of {run.name} is not there; run: make mix MIX={reader.lock.mix}")
-    return Tokenizer.from_file(str(path))

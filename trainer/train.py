@@ -4,7 +4,7 @@ In: a Run, a Corpus, a Config, where to begin. Out: in the run's folder, checkpo
 micro-batches forward and backward (step.py), clipping, a look at loss and gradient norm, AdamW at the rate of the tokens
 seen. Which instances a step has depends on its number alone. What stops a run early leaves a whole checkpoint: a signal ends it
 after the step, a loss or gradient that is not finite before its update.
-Not: no decision about what a run is (cli.py) or how a number looks (view.py).
+Not: no decision about what a run is (launch.py) or how a number looks (view.py).
 """
 
 import math
@@ -23,12 +23,12 @@ from torch.distributed.tensor import DTensor
 
 from pipeline.config import shown
 from pipeline.errors import PipelineError
-from trainer.checkpoint import Checkpoints, Progress, go_back, load, load_random_state
+from trainer.checkpoint import Checkpoints, Progress, load, load_random_state
 from trainer.config import Config
 from trainer.corpus import Corpus
 from trainer.data import loader
 from trainer.evaluate import held_out, token_bytes
-from trainer.metrics import CheckpointRow, EvalRow, InstanceRow, Recorder, StepRow, router_rows
+from trainer.metrics import CheckpointRow, EvalRow, InstanceRow, Recorder, StepRow, read_step, router_rows
 from trainer.model import flops_per_token
 from trainer.optim import SpikeDetector, adamw, clip_gradients, cosine, linear, parameter_groups, set_learning_rate
 from trainer.parallel import WRAPPER, World, initialise, prepare
@@ -73,8 +73,6 @@ class Trainer:
             assert weights is not None
             load_random_state(weights)
             self.spikes.load_state_dict(begin.spikes)
-            if world.is_first:
-                go_back(run, begin.step)
         self._bytes = token_bytes(corpus.tokenizer, config.model.vocab_size) if corpus.tokenizer else None
         self._flops, peak = flops_per_token(config.model, config.train.sequence_length), peak_flops(world.device)
         self._peak = peak * world.size if peak else None
@@ -94,8 +92,8 @@ class Trainer:
                 self.run, self.corpus.identity, config.model_dump(mode="json"), code_version(), train.checkpoints_kept,
                 train.checkpoint_kept_every, self._on_checkpoint,
             )  # fmt: skip
-            if begin.step == 0:
-                self._evaluate(0)
+            if begin.step == 0 or (self._is_due(begin.step, config.steps) and not self._has_evaluation(begin.step)):
+                self._evaluate(begin.step)
             progress = self._steps(last_step, stop)
             self.checkpoints.wait()
         return progress
@@ -132,13 +130,13 @@ class Trainer:
             self._report(progress, statistics, gradient_norm, time.perf_counter() - began, data_seconds, spike, skipped)
             if publish:
                 self.checkpoints.wait()
-            if step % config.train.evaluate_every == 0 or step == last_step:
-                self._evaluate(step)
             if stopped or step % config.train.checkpoint_every == 0 or step == last_step:
                 self.checkpoints.save(self.model, self.optimizer, progress)
                 saved = step
             if stopped:
                 break
+            if self._is_due(step, last_step):  # while the checkpoint is written
+                self._evaluate(step)
         assert saved == progress.step
         return progress
 
@@ -171,6 +169,15 @@ class Trainer:
         each = batch // self.world.size
         places = self.corpus.places((step - 1) * batch, step * batch)
         return [InstanceRow(step, place // each, place, *where, length) for place, where in enumerate(places)]
+
+    def _is_due(self, step: int, last_step: int) -> bool:
+        return step % self.config.train.evaluate_every == 0 or step == last_step
+
+    def _has_evaluation(self, step: int) -> bool:
+        """Whether an attempt that ended right after its checkpoint evaluated it. Rank 0 knows; collective."""
+        found = [self.recorder is not None and len(read_step(self.run.folder, "evals", step)) > 0]
+        dist.broadcast_object_list(found)
+        return found[0]
 
     def _evaluate(self, step: int) -> None:
         rows: list[EvalRow] = held_out(

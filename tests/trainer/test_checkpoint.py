@@ -142,9 +142,12 @@ def test_an_earlier_checkpoint_leaves_the_later_ones_behind(copied: Run, monkeyp
         assert latest(copied) == "step-4"
         raise MemoryError
 
+    for step in (4, 12):
+        (copied.folder / f"hf/step-{step}").mkdir(parents=True)
     after_step(monkeypatch, 5, lost)
     with pytest.raises(MemoryError):
         pretrain(copied.store, copied.name, resume="step-4")
+    assert [path.name for path in (copied.folder / "hf").iterdir()] == ["step-4"]  # the other would be of other weights
     assert latest(copied) == "step-4" and max(losses(copied)) == 5
     assert steps_of(copied) == [4]
 

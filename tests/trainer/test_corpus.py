@@ -96,9 +96,12 @@ def test_what_cannot_be_trained_on_is_refused(built: Store, changes: dict[str, o
 def test_the_last_whole_step_of_a_mix_can_be_asked_for(built: Store, opened: Corpus) -> None:
     steps = len(opened.instances) // 8
     assert len(opened.instances) % 8, "the test needs instances that fill no step"
-    open_corpus(built.root, "small", changed(train__tokens=steps * 256))
+    open_corpus(built.root, "small", changed(train__tokens=steps * 256 + 255))
     with pytest.raises(ConfigError, match="holds"):
-        open_corpus(built.root, "small", changed(train__tokens=steps * 256 + 1))
+        open_corpus(built.root, "small", changed(train__tokens=(steps + 1) * 256))
+    open_corpus(built.root, "small", changed(train__tokens=10**9), last_step=steps)
+    with pytest.raises(ConfigError, match="holds"):
+        open_corpus(built.root, "small", changed(train__tokens=10**9), last_step=steps + 1)
 
 
 def test_a_tokenizer_that_is_missing_or_another_is_refused(tmp_path: Path, built: Store) -> None:

@@ -27,9 +27,9 @@ def store(tmp_path: Path, built: Store, recipes: Path) -> Path:
     train = {"sequence_length": LENGTH, "batch_tokens": BATCH * LENGTH, "tokens": 10 * BATCH * LENGTH}
     config = Config.model_validate({"name": "tiny", "model": {}, "train": train})
     run = Run(root, "demo")
-    run.create(Plan("demo", "pretrain", "small", config, {}, None, "0"))
+    sha256 = MixReader(root / "mixes/small.lock.json").lock.tokenizer.sha256
+    run.create(Plan("demo", "pretrain", "small", config, {"tokenizer_sha256": sha256}, None, "0"))
     shutil.copy(root / "mixes/small.lock.json", run.lock)
-    sha256 = MixReader(run.lock, root).lock.tokenizer.sha256
     (root / "tokenizers").mkdir(exist_ok=True)
     shutil.copy(recipes / "tiny.json", root / f"tokenizers/{sha256}.json")
     return root

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import ConfigError
 from pipeline.reader import MixReader
 from pipeline.store import Store
 from tests.trainer import tiny
@@ -19,7 +21,7 @@ from trainer import train
 from trainer.checkpoint import Progress, find, read_record
 from trainer.config import annealing, load_config
 from trainer.run import Run
-from trainer.train import Diverged, learning_rate
+from trainer.train import Diverged, Trainer, learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -129,20 +131,51 @@ def test_64_instances_in_dolmas_layout_are_learnt_by_heart(store: Path, tmp_path
     assert {row["shard"] for row in rows(run, "instances")} == {str(file) for file in (tmp_path / "tokens").iterdir()}
 
 
+def test_the_length_of_annealing_can_be_set_either_way(store: Path, whole: Run) -> None:
+    shutil.copytree(whole.folder, store / "models/to-anneal", dirs_exist_ok=True)
+    assert len(rows(anneal(store, "to-anneal", set="anneal.tokens=1024"))) == 2
+    shutil.rmtree(store / "models/to-anneal-small")
+    assert len(rows(anneal(store, "to-anneal", tokens="1536"))) == 3
+
+
 # What stops a run
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(store: Path) -> None:
+    with Run(store, "busy").held(), pytest.raises(ConfigError, match="run busy is being trained by another process"):
+        pretrain(store, "busy")
+    assert not Run(store, "busy").folder.exists()
+    assert pretrain(store, "busy", steps=1).has_checkpoints
+
+
+def test_an_evaluation_that_a_kill_left_out_is_made_up_for(store: Path, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint of step 12 is written before its evaluation."""
+    evaluate = Trainer._evaluate
+
+    def killed(trainer: Trainer, step: int) -> None:
+        if step == 12:
+            trainer.checkpoints.wait()
+            raise MemoryError
+        evaluate(trainer, step)
+
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr(Trainer, "_evaluate", killed)
+        pretrain(store, "unevaluated", steps=12, tokens="8192")
+    run = pretrain(store, "unevaluated", resume="1")
+    assert [row["step"] for row in rows(run, "evals") if row["source"] == "web"] == [0, 6, 12, 16]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(
     store: Path, whole: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    name = f"stopped-{number}"
+    name, before = f"stopped-{number}", signal.getsignal(number)
     with monkeypatch.context() as patched:
         # Sent when step 5 is done; the loop looks at signals once a step, when all ranks talk.
         after_step(patched, 5, lambda: os.kill(os.getpid(), number))
         run = pretrain(store, name)
     assert (latest(run), max(losses(run))) == ("step-6", 6)
-    assert signal.getsignal(number) is not None and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is before
     assert losses(pretrain(store, name, resume="1")) == losses(whole)
     assert_same(tensors(find(run)), tensors(find(whole)))
 

@@ -125,11 +125,11 @@ def test_from_the_shell_an_error_is_a_line_and_a_code(store: Path) -> None:
     assert result.stderr.startswith("error: no run `nobody` under") and result.stderr.count("\n") == 1
 
 
-def test_a_run_longer_than_its_mix_by_a_part_of_a_step_is_refused_before_it_begins(
+def test_a_run_longer_than_its_mix_by_a_step_is_refused_before_it_begins(
     store: Path, trained: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """698 instances are 87 steps of 8 and 2 more; 44,600 tokens need 88 steps."""
-    words = ["pretrain", "--model", str(store / "tiny.yaml"), "--mix", "small", "--run", "long", "--tokens", "44600"]
+    """698 instances are 87 steps of 8 and 2 more; 45,056 tokens are 88 steps."""
+    words = ["pretrain", "--model", str(store / "tiny.yaml"), "--mix", "small", "--run", "long", "--tokens", "45056"]
     code, _, said = called(store, capsys, monkeypatch, *words)
     assert code == 2 and "small: holds 698 instances of 64 tokens" in said
     assert not Run(store, "long").folder.exists()
