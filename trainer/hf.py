@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pipeline.config import shown, suggestion
 from pipeline.errors import PipelineError
+from pipeline.files import fsync
 from trainer.config import ModelConfig
 from trainer.model import Transformer
 
@@ -196,7 +197,10 @@ def export_folder(
             (partial / "tokenizer.json").write_bytes(tokenizer.read_bytes())
             words = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": sequence_length}
             _write_json(partial / "tokenizer_config.json", words)
+        for path in [*partial.iterdir(), partial]:
+            fsync(path)
         partial.rename(folder)
+        fsync(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -49,8 +49,8 @@ class Plan:
 
 class Run:
     def __init__(self, store: Path, name: str) -> None:
-        if not name or name.startswith(".") or "/" in name:
-            raise ConfigError(f"RUN={name}: a run is a folder's name, without / and not beginning with a dot")
+        if not name or name.startswith(".") or set(name) & set("/*?["):
+            raise ConfigError(f"RUN={name}: a run is a folder's name, without / * ? [ and not beginning with a dot")
         self.store, self.name = Path(store), name
         self.folder = self.store / "models" / name
 

@@ -23,51 +23,40 @@ from trainer.routing import Routing
 
 @dataclass
 class Statistics:
-    """Sums over micro-batches, then over ranks. Per layer (L) and expert (E); empty for a dense model."""
+    """What a step's micro-batches came to. `add` one after the other, then `reduce`, then read.
 
-    micro_batches: int = 0
-    masked: int = 0  # instances without any label
-    losses: list[Tensor] = field(default_factory=list)  # of each micro-batch of this rank: total, cross-entropy, load balancing, z
-    loads_LE: Tensor | None = None  # int64: rows routed
-    entropy_L: Tensor | None = None  # float64: the tokens' summed entropy of the router's probabilities, nats
-    squares_L: Tensor | None = None  # float64: the summed squares of the router's logits
-    maximum_L: Tensor | None = None  # float64: the largest logit by magnitude
-    mean: list[float] = field(default_factory=list)  # after reduce: `losses`, over all micro-batches of all ranks
+    mean: total loss, cross-entropy, load balancing and z, over all micro-batches of all ranks; masked: instances without any
+    label. Of the routers, per layer (L; none for a dense model), over all tokens: loads_LE, rows routed to each expert (int64);
+    entropy_L, the summed entropy of the probabilities in nats; squares_L, the summed squares of the logits; maximum_L, the
+    largest logit by magnitude (float64).
+    """
+
+    losses: list[Tensor] = field(default_factory=list)  # of each micro-batch of this rank, as in `mean`
+    routers: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # of each: sums [L, E + 2] and maximum_L
+    masked: int = 0
 
     def add(self, losses: Sequence[Tensor], routings: Sequence[Routing]) -> None:
-        self.micro_batches += 1
         # Of a model without routers the auxiliary losses are zeros on the CPU.
         self.losses.append(torch.stack([loss.detach().to(losses[0].device, torch.float64) for loss in losses]))
-        if not routings:
-            return
-        found = [_router(routing) for routing in routings]
-        loads, entropy, squares, maximum = (torch.stack(values) for values in zip(*found, strict=True))
-        if self.loads_LE is None or self.entropy_L is None or self.squares_L is None or self.maximum_L is None:
-            self.loads_LE, self.entropy_L, self.squares_L, self.maximum_L = loads, entropy, squares, maximum
-        else:
-            self.loads_LE += loads
-            self.entropy_L += entropy
-            self.squares_L += squares
-            self.maximum_L = torch.maximum(self.maximum_L, maximum)
+        self.routers.append(_router_sums(routings, losses[0].device))
 
     def reduce(self, *flags: int) -> list[int]:
-        """Make these the statistics of all ranks; → the sums of `flags` over the ranks. Two collective calls."""
-        total = torch.stack(self.losses).sum(dim=0)
-        counts = total.new_tensor([self.micro_batches, self.masked, *flags])
-        routers = [tensor.flatten().double() for tensor in (self.loads_LE, self.entropy_L, self.squares_L) if tensor is not None]
-        sums = torch.cat([total, counts, *routers])
+        """Make these the statistics of all ranks; → the sums of `flags` over the ranks. Two collective calls at most."""
+        losses = torch.stack(self.losses).sum(dim=0)
+        counts = losses.new_tensor([len(self.losses), self.masked, *flags])
+        sums_LX = torch.stack([sums for sums, _ in self.routers]).sum(dim=0)
+        self.maximum_L = torch.stack([maximum for _, maximum in self.routers]).amax(dim=0)
+        everything = torch.cat([losses, counts, sums_LX.flatten()])
         if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(sums)  # loads are whole numbers below 2⁵³: exact
-            if self.maximum_L is not None:
+            dist.all_reduce(everything)  # loads are whole numbers below 2⁵³: exact
+            if len(self.maximum_L):
                 dist.all_reduce(self.maximum_L, dist.ReduceOp.MAX)
-        head, rest = sums[: len(total) + len(counts)].tolist(), sums[len(total) + len(counts) :]
-        *losses, micro_batches, masked = head[: len(total) + 2]
-        self.micro_batches, self.masked = int(micro_batches), int(masked)
-        self.mean = [loss / micro_batches for loss in losses]
-        if self.loads_LE is not None and self.entropy_L is not None and self.squares_L is not None:
-            loads, entropy, squares = rest.split([self.loads_LE.numel(), len(self.entropy_L), len(self.squares_L)])
-            self.loads_LE, self.entropy_L, self.squares_L = loads.view_as(self.loads_LE).long(), entropy, squares
-        return [int(value) for value in head[len(total) + 2 :]]
+        head, rest = everything.split([len(losses) + len(counts), sums_LX.numel()])
+        *means, micro_batches, masked = head[: len(losses) + 2].tolist()
+        self.mean, self.masked = [loss / micro_batches for loss in means], int(masked)
+        loads, entropy, squares = rest.view_as(sums_LX).split([sums_LX.shape[1] - 2, 1, 1], dim=1)
+        self.loads_LE, self.entropy_L, self.squares_L = loads.long(), entropy[:, 0], squares[:, 0]
+        return [int(flag) for flag in head[len(losses) + 2 :].tolist()]
 
 
 def forward_backward(model: Transformer, batches: Sequence[MicroBatch], config: Config, device: torch.device) -> Statistics:
@@ -88,7 +77,14 @@ def forward_backward(model: Transformer, batches: Sequence[MicroBatch], config: 
 
 
 @torch.no_grad()
-def _router(routing: Routing) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logits_TE, p_TE = routing.logits_TE, routing.probabilities_TE
-    entropy = -torch.special.xlogy(p_TE, p_TE).sum().double()
-    return routing.loads_E, entropy, logits_TE.square().sum().double(), logits_TE.abs().max().double()
+def _router_sums(routings: Sequence[Routing], device: torch.device) -> tuple[Tensor, Tensor]:
+    """All layers → sums [L, E + 2] of loads, entropy and squared logits; and the largest logits by magnitude [L]. float64."""
+    sums, maxima = [], []
+    for routing in routings:
+        entropy = -torch.special.xlogy(routing.probabilities_TE, routing.probabilities_TE).sum().double()
+        squares = routing.logits_TE.square().sum().double()
+        sums.append(torch.cat([routing.loads_E.double(), torch.stack([entropy, squares])]))
+        maxima.append(routing.logits_TE.abs().max().double())
+    if not routings:
+        return torch.zeros(0, 2, dtype=torch.float64, device=device), torch.zeros(0, dtype=torch.float64, device=device)
+    return torch.stack(sums), torch.stack(maxima)

@@ -153,13 +153,8 @@ class Trainer:
             step, progress.tokens, loss, cross_entropy, load_balancing, z, norm, progress.learning_rate, seconds, data_seconds, speed, mfu,
             _memory_mb(self.world.device), statistics.masked, spike, skipped, time.time(),
         )  # fmt: skip
-        routers = []
-        if statistics.loads_LE is not None:
-            assert statistics.entropy_L is not None and statistics.squares_L is not None and statistics.maximum_L is not None
-            routers = router_rows(
-                step, statistics.loads_LE, statistics.entropy_L, statistics.squares_L, statistics.maximum_L,
-                config.train.batch_tokens, config.model.experts,
-            )  # fmt: skip
+        tokens, experts = config.train.batch_tokens, config.model.experts
+        routers = router_rows(step, statistics.loads_LE, statistics.entropy_L, statistics.squares_L, statistics.maximum_L, tokens, experts)
         self.recorder.step(row, routers, self._instances(step))
         self.view.step(row, routers)
 
