@@ -1,9 +1,9 @@
 """Where the time of a training step goes: attention, router, dispatch, experts, head and loss, optimizer.
 
-In: a Step of train_contenders.py, eager. Out: the seconds of each part, forward and backward, in one real step. torch's profiler
-records every operation; those of the forward pass belong to the part whose function called them, and those of the backward
-pass to the part of the operation that they are the gradient of (the profiler numbers both alike). The profiler slows a step by
-a few percent: shares are right, speeds are measured without it.
+In: a function that takes an eager step of a model, and the model. Out: the seconds of each part, forward and backward, in one
+real step. torch's profiler records every operation; those of the forward pass belong to the part whose function called them,
+and those of the backward pass to the part of the operation that they are the gradient of (the profiler numbers both alike).
+The profiler slows a step by a few percent: shares are right, speeds are measured without it.
 """
 
 import time
@@ -16,7 +16,6 @@ from unittest.mock import patch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from tools import train_contenders
 from trainer import model as model_module
 from trainer import routing, step
 from trainer.model import SwiGLU, Transformer
@@ -28,16 +27,18 @@ PARTS = (ATTENTION, ROUTER, DISPATCH, EXPERTS, DENSE, HEAD, OPTIMIZER, REST)
 BACKWARD = "autograd::engine::evaluate_function: "
 
 
-def parts(taken: "train_contenders.Step") -> dict[str, float]:
-    """Seconds by part, of one step; they sum to the step's wall time. Takes a step before, to warm up."""
-    assert isinstance(taken.model, Transformer)
-    taken.run()
+def parts(run: Callable[[], float], model: Transformer, update: tuple[Any, str]) -> dict[str, float]:
+    """Seconds by part, of one step; they sum to the step's wall time. Takes a step before, to warm up.
+
+    update: the module, and the name in it, of the function by which `run` clips and updates.
+    """
+    run()
     with ExitStack() as marks:
-        for mark in _marks(taken.model):
+        for mark in [*_marks(model), _mark(*update, OPTIMIZER)]:
             marks.enter_context(mark)
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             began = time.perf_counter()
-            taken.run()
+            run()
             seconds = time.perf_counter() - began
     found = attribute(list(profiler.events() or []))
     found[REST] = seconds - sum(value for part, value in found.items() if part != REST)
@@ -79,9 +80,8 @@ def _marks(model: Transformer) -> list[AbstractContextManager[Any]]:
         _mark(routing, "dispatch", DISPATCH),
         _mark(routing, "combine", DISPATCH),
         _mark(step, "auxiliary_losses", ROUTER),
-        _mark(step, "_router", ROUTER),
+        _mark(step, "_router_sums", ROUTER),
         _mark(model_module, "chunked_cross_entropy", HEAD),
-        _mark(train_contenders, "_update", OPTIMIZER),
     ]
     block: Any
     for block in model.blocks:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tools import where_time_goes
 from tools.bench_train import STEP, ContenderFailed, Running, reached
-from tools.train_contenders import Contender, Step, build
+from tools.train_contenders import Contender, Step, build, parts_of
 
 TINY = {
     "model.d_model": "32", "model.layers": "2", "model.heads": "2", "model.experts": "8", "model.top_k": "2", "model.expert_width": "16",
@@ -33,7 +33,7 @@ def test_steps_of_transformers_are_the_same_computation(experts: str) -> None:
 
 
 def test_parts_of_a_step_sum_to_it_and_the_dense_model_has_no_router() -> None:
-    sparse, dense = (where_time_goes.parts(build(contender(model__ffn=ffn))) for ffn in ("moe", "dense"))
+    sparse, dense = (parts_of(build(contender(model__ffn=ffn))) for ffn in ("moe", "dense"))
     assert set(sparse) == set(where_time_goes.PARTS) - {where_time_goes.DENSE}
     assert where_time_goes.DENSE in dense
     assert not {where_time_goes.EXPERTS, where_time_goes.DISPATCH} & set(dense)
@@ -63,7 +63,7 @@ def test_time_of_both_passes_is_booked_on_the_part_that_spends_it(part: str) -> 
     }[part]  # fmt: skip
     module.forward = slowed(module.forward)
     micro_batches = 2
-    assert where_time_goes.parts(step)[part] >= micro_batches * (0.02 + 0.06)
+    assert parts_of(step)[part] >= micro_batches * (0.02 + 0.06)
 
 
 def slowed(forward: Any) -> Any:
