@@ -199,7 +199,7 @@ def test_sigterm_to_a_process_finishes_its_step(store: Path, whole: Run, on_two:
     ("arguments", "ranks", "expected"),
     [
         (("--set", "model.qk_norm=false"), 2, "model.qk_norm: True → False"),
-        (("--set", "train.tokens=10T"), 2, "train.tokens asks for"),
+        (("--set", "train.tokens=10T"), 2, "the run asks for"),
         ((), 3, "3 ranks cannot share the 4 micro-batches of a step"),
     ],
 )
