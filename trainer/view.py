@@ -151,7 +151,7 @@ class View:
     def _held_out_losses(self, width: int) -> Iterator[Text]:
         """As a table in as many columns as fit; with the change since the evaluation before."""
         name_width = max(len(source) for source in self._held_out)
-        columns = max((width - LABEL_WIDTH + 3) // (name_width + 16), 1)
+        columns = max((width - LABEL_WIDTH + 3) // (name_width + 17), 1)
         cells = list(self._held_out.values())
         for start in range(0, len(cells), columns):
             line = Text()

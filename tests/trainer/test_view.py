@@ -242,3 +242,17 @@ def test_a_strip_shades_by_the_multiple_of_the_even_load() -> None:
 def test_durations_read_as_people_write_them() -> None:
     seconds = (0, 7.4, 192, 59.6, 3729, 2 * 86400 + 4 * 3600, math.inf, math.nan)
     assert [duration(value) for value in seconds] == ["0:00", "0:07", "3:12", "1:00", "1:02:09", "2 d 04 h", "?", "?"]
+
+
+def test_no_held_out_loss_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With losses of two digits, as at the start of a run, and the longest of the sources' names."""
+    names = ["dclm", "starcoder", "pes2o", "arxiv", "open-web-math", "algebraic-stack", "wiki"]
+    for width in range(70, 121):
+        view = View("a-run", 1, 50, 1000, Console(file=io.StringIO(), width=width))
+        for loss in (10.861, 10.123):
+            for place, name in enumerate(names):
+                row = EvalRow(1, name, 8, 504, 2000, loss + place / 100, 1.5)
+                view._held_out[name] = (row, 10.861 + place / 100 if loss < 10.5 else None)
+        lines = [line.plain.rstrip() for line in view._held_out_losses(width - 4)]
+        assert max(map(len, lines)) <= width - 4
+        assert sum(line.count("-0.738") for line in lines) == len(names)
