@@ -28,8 +28,9 @@ from tools import where_time_goes
 from trainer.config import Config, apply, load_config
 from trainer.data import MicroBatch
 from trainer.hf import export_folder
-from trainer.model import Transformer, initialise
+from trainer.model import Transformer
 from trainer.optim import adamw, clip_gradients, parameter_groups
+from trainer.parallel import initialise
 from trainer.step import forward_backward
 
 CPU = torch.device("cpu")

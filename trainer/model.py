@@ -232,13 +232,6 @@ def initial_value(name: str, shape: torch.Size, config: ModelConfig, seed: int) 
     return nn.init.trunc_normal_(value, 0.0, std, -config.init_cutoff * std, config.init_cutoff * std, generator=generator)
 
 
-@torch.no_grad()
-def initialise(model: Transformer, seed: int) -> None:
-    """Fill the parameters of a model that is not sharded."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(initial_value(name, parameter.shape, model.config, seed))
-
-
 @dataclass(frozen=True)
 class Size:
     total: int  # parameters, router and both vocabulary matrices included

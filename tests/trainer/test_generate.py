@@ -12,7 +12,8 @@ from tokenizers.models import BPE
 from pipeline.errors import ConfigError, PipelineError
 from trainer.config import ModelConfig
 from trainer.generate import generate, stream_text
-from trainer.model import Transformer, initialise
+from trainer.model import Transformer
+from trainer.parallel import initialise
 
 CONFIG = ModelConfig(d_model=32, layers=2, heads=4, vocab_size=60, padded_vocab=64, experts=4, top_k=2, expert_width=16, init_std=0.3)
 EOS = 59

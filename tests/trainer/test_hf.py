@@ -13,7 +13,8 @@ from pipeline.errors import PipelineError
 from trainer.config import ModelConfig, load_config
 from trainer.hf import check_folder, config_from_hub, export_folder, from_hub, hub_config, import_folder, layout, to_hub
 from trainer.losses import shift_labels
-from trainer.model import Output, Transformer, initialise
+from trainer.model import Output, Transformer
+from trainer.parallel import initialise
 
 TINY = ModelConfig(d_model=32, layers=3, heads=4, vocab_size=96, padded_vocab=104, experts=8, top_k=3, expert_width=16, init_std=0.2)
 RELATIVE = 1e-5

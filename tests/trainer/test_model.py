@@ -17,11 +17,11 @@ from trainer.model import (
     document_starts,
     flops_per_token,
     initial_value,
-    initialise,
     rotary_angles,
     rotate,
     size,
 )
+from trainer.parallel import initialise
 from trainer.routing import Experts, Router
 
 TINY = ModelConfig(d_model=32, layers=2, heads=4, vocab_size=96, padded_vocab=104, experts=8, top_k=2, expert_width=16, init_std=0.2)

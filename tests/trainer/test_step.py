@@ -11,7 +11,8 @@ from tests.trainer.tiny import CONFIG, changed
 from trainer.config import Config
 from trainer.data import MicroBatch
 from trainer.losses import IGNORED
-from trainer.model import Transformer, initialise
+from trainer.model import Transformer
+from trainer.parallel import initialise
 from trainer.step import Statistics, forward_backward
 
 CPU = torch.device("cpu")
