@@ -13,7 +13,6 @@ printed, and numbers of a busy machine are not to be compared.
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, 
 from pipeline.terminal import console as make_console
 from pipeline.terminal import titled
 from pipeline.unit import Json
-from tools import corpus, measure, peers, reading, versus_dolma
+from tools import corpus, goals, measure, peers, reading, versus_dolma
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / ".bench"
@@ -64,7 +63,7 @@ def main() -> None:
     described = corpus.build(BENCH, DOWNLOADS, dolma and peers.site_packages(dolma))
     _show_corpus(console, described)
 
-    results: dict[str, Json] = {"machine": _machine(options.workers), "corpus": described}
+    results: dict[str, Json] = {"machine": goals.machine(options.workers), "corpus": described}
     console.print("load before: {:.2f} {:.2f} {:.2f}".format(*results["machine"]["load"]))
     results["pipeline"] = _run_pipeline(described, options.workers)
     _show_pipeline(console, results["pipeline"])
@@ -76,8 +75,8 @@ def main() -> None:
         "billion": reading.first_batch(BENCH),
         "random": reading.random_reads(BENCH / "stores" / "bench" / "mixes" / "bench.lock.json"),
     }
-    results["reached"] = _reached(results)
-    _show_reached(console, results["reached"])
+    results["reached"] = goals.judged(_goals(results))
+    goals.show(console, results["reached"])
     (BENCH / "results.json").write_text(json.dumps(results, indent=1))
     console.print(f"all numbers: {BENCH / 'results.json'}")
 
@@ -88,13 +87,6 @@ def _dolma(console: Console) -> Path | None:
     except peers.PeerUnavailable as error:
         console.print(f"without dolma: {error}", style="yellow")
         return None
-
-
-def _machine(workers: int) -> dict[str, Json]:
-    return {
-        "python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "workers": workers,
-        "load": os.getloadavg(),
-    }  # fmt: skip
 
 
 def _run_pipeline(described: dict[str, Json], workers: int) -> dict[str, Json]:
@@ -189,7 +181,7 @@ def _show_comparison(console: Console, compared: dict[str, Json]) -> None:
     )
 
 
-def _reached(results: dict[str, Json]) -> list[dict[str, Json]]:
+def _goals(results: dict[str, Json]) -> list[goals.Goal]:
     """Each thing to reach: what, how much is asked, how much there is, whether that is enough."""
     pipeline, reader = results["pipeline"], results["reader"]
     megabytes, stages = pipeline["bytes"] / 1e6, pipeline["stages"]
@@ -209,18 +201,7 @@ def _reached(results: dict[str, Json]) -> list[dict[str, Json]]:
         lines.insert(3, ("the same, dolma's start left out", compared["ratio_to_marginal"], TIMES_DOLMA, True))
         ids = compared["ids"]
         lines.insert(4, ("documents whose ids differ from dolma's", ids["different"] + ids["only_ours"] + ids["only_theirs"], 0, False))
-    return [
-        {"what": what, "found": found, "asked": asked, "enough": found >= asked if least else found <= asked}
-        for what, found, asked, least in lines
-    ]
-
-
-def _show_reached(console: Console, reached: list[dict[str, Json]]) -> None:
-    table = titled("What is to be reached", "", "found", "asked", "")
-    for line in reached:
-        verdict = "reached" if line["enough"] else "[red]falls short[/]"
-        table.add_row(line["what"], f"{line['found']:,.2f}", f"{line['asked']:,.0f}", verdict)
-    console.print(table)
+    return lines
 
 
 if __name__ == "__main__":
