@@ -66,7 +66,12 @@ def load(path: Path, model: type[M]) -> tuple[M, Document]:
     try:
         return model.model_validate(document.value), document
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(document, model, detail) for detail in error.errors())) from None
+        raise explained(document, model, error) from None
+
+
+def explained(document: Document, model: type[Model], error: ValidationError, under: Key = ()) -> ConfigError:
+    """One line per thing that is wrong with the `model` that stands under a key of the document."""
+    return ConfigError("\n".join(_explain(document, model, detail, under) for detail in error.errors()))
 
 
 def read_yaml(path: Path) -> Document:
@@ -124,9 +129,9 @@ def _build(node: yaml.Node, key: Key, lines: dict[Key, int], document: Document,
     return None if node.tag.endswith(":null") else node.value
 
 
-def _explain(document: Document, model: type[Model], detail: Mapping[str, Any]) -> str:
+def _explain(document: Document, model: type[Model], detail: Mapping[str, Any], under: Key) -> str:
     """One line for one of pydantic's errors."""
-    key: Key = ()
+    key = under
     for part in detail["loc"]:  # holds steps that are not keys, such as the tag of a union's branch
         if (*key, part) in document.lines:
             key = (*key, part)
@@ -134,17 +139,19 @@ def _explain(document: Document, model: type[Model], detail: Mapping[str, Any]) 
     if kind == "missing":
         key, message = (*key, detail["loc"][-1]), "this key is missing"
     elif kind == "extra_forbidden":
-        message = f"unknown key{suggestion(str(key[-1]), _names(model, key[:-1]))}; {_allowed(model, key[:-1])}"
+        message = f"unknown key{suggestion(str(key[-1]), _names(model, key[len(under) : -1]))}; {_allowed(model, key[len(under) : -1])}"
     elif kind == "literal_error":
         message = f"{_kind(found)} is not one of {detail['ctx']['expected']}"
         if detail["loc"][-1] == "[key]":
             message = f"unknown key; allowed are {detail['ctx']['expected']}"
+    elif kind == "union_tag_invalid":
+        message = f"'{detail['ctx']['tag']}' is not one of {detail['ctx']['expected_tags']}"
     elif kind == "string_type":
         message = f"expected text, found {_kind(found)}"
     elif kind in ("list_type", "tuple_type"):
         message = f"expected a list, found {_kind(found)}"
     elif kind in ("dict_type", "model_type"):
-        message = f"expected keys and values, found {_kind(found)}; {_allowed(model, key)}"
+        message = f"expected keys and values, found {_kind(found)}; {_allowed(model, key[len(under) :])}"
     elif kind == "value_error":
         message = str(detail["ctx"]["error"])
     elif kind == "too_short":

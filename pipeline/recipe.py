@@ -1,8 +1,8 @@
 """The declarations under `mixes/`: sources, mixes and tokenizers, as typed models.
 
-In: `mixes/<mix>.yaml`, `mixes/sources/<source>.yaml`, `mixes/tokenizers/<tokenizer>.yaml`. Out: Mix, Source and
-TokenizerSpec, checked as a whole when they are loaded: keys, types, numbers, names of other declarations, and every
-predicate against the columns that exist. Nothing is downloaded and no text is read. Errors quote file and line
+In: `mixes/<mix>.yaml`, `mixes/sources/<source>.yaml`, `mixes/filters/<filter>.yaml`, `mixes/tokenizers/<tokenizer>.yaml`. Out: Mix,
+Source, Filter and TokenizerSpec, checked as a whole when they are loaded: keys, types, numbers, names of other declarations, and
+(rules.py) taggers and every predicate against the columns that exist. Nothing is downloaded and no text is read. Errors quote file and line
 (config.py).
 """
 
@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config import Amount, Bytes, Count, Flag, Integer, M, Model, Share, load, shown, suggestion
+from pipeline.config import Amount, Bytes, Count, Document, Flag, Integer, M, Model, Share, load, shown, suggestion
+from pipeline.dedupe.methods import Exact, Steps
 from pipeline.errors import ConfigError
 
 MIXES = Path(__file__).resolve().parents[1] / "mixes"
@@ -90,6 +91,18 @@ def _dolma_fields() -> dict[DocumentField, tuple[str, ...]]:
     return {"id": ("id",), "text": ("text",), "created": ("created",), "added": ("added",)}
 
 
+class Filter(Model):
+    """Rules that sources share under a name: a published recipe, or one's own. rules.py says what the fields do."""
+
+    name: Name
+    title: Text
+    origin: Text  # where its thresholds are published
+    prepare: tuple[ColumnName, ...] = ()
+    attributes: dict[ColumnName, dict[str, Any]] = Field(default_factory=dict)
+    drop: dict[ColumnName, Text] = Field(default_factory=dict)
+    edit: tuple[ColumnName, ...] = ()
+
+
 class Source(Model):
     """One source: where it comes from, its fields, its rules, its licence, its offline sample."""
 
@@ -100,8 +113,12 @@ class Source(Model):
     published: Published | None = None
     fields: dict[DocumentField, tuple[Text, ...]] = Field(default_factory=_dolma_fields)
     failure_budget: str | int = 0
+    filters: tuple[Name, ...] = ()
+    prepare: tuple[ColumnName, ...] = ()
+    attributes: dict[ColumnName, dict[str, Any]] = Field(default_factory=dict)
     drop: dict[ColumnName, Text] = Field(default_factory=dict)
-    dedupe: Literal["exact", "none"] = "exact"
+    edit: tuple[ColumnName, ...] = ()
+    dedupe: Steps = (Exact(),)
     validation: Validation = Validation()
     sample: tuple[SamplePackage, ...] = ()
 
@@ -225,6 +242,10 @@ def mix_names(folder: Path = MIXES) -> list[str]:
     return _names(folder)
 
 
+def filter_names(folder: Path = MIXES) -> list[str]:
+    return _names(folder / "filters")
+
+
 def source_names(folder: Path = MIXES) -> list[str]:
     return _names(folder / "sources")
 
@@ -235,42 +256,36 @@ def tokenizer_names(folder: Path = MIXES) -> list[str]:
 
 def load_mix(name: str, folder: Path = MIXES) -> Mix:
     """`mixes/<name>.yaml`. Raises ConfigError, also for a source or a tokenizer that no file declares."""
-    mix, document = _load(folder, "mix", name, Mix)
+    mix, document = read(folder, "mix", name, Mix)
     for source in mix.sources:
         if source not in source_names(folder):
             key = ("sources", source)
-            raise document.error(key, _unknown("source", source, source_names(folder), folder / "sources"))
+            raise document.error(key, unknown("source", source, source_names(folder), folder / "sources"))
     if isinstance(mix.tokenizer, str) and mix.tokenizer not in tokenizer_names(folder):
         known = tokenizer_names(folder)
-        raise document.error(("tokenizer",), _unknown("tokenizer", mix.tokenizer, known, folder / "tokenizers"))
+        raise document.error(("tokenizer",), unknown("tokenizer", mix.tokenizer, known, folder / "tokenizers"))
     return mix
 
 
 def load_source(name: str, folder: Path = MIXES) -> Source:
-    """`mixes/sources/<name>.yaml`. Raises ConfigError, also for a predicate over a column that no tagger gives."""
-    from pipeline.taggers.predicates import check_predicates
+    """`mixes/sources/<name>.yaml`. Raises ConfigError, also for rules that name what does not exist (rules.py)."""
+    from pipeline.rules import load_rules
 
-    source, document = _load(folder / "sources", "source", name, Source)
-    try:
-        check_predicates(source.drop)
-    except ConfigError as error:
-        predicate = getattr(error, "key", "")
-        message = str(error).removeprefix(f"{predicate}: ")
-        raise document.error(("drop", predicate) if predicate else ("drop",), message) from None
-    return source
+    return load_rules(name, folder)[0]
 
 
 def load_tokenizer(name: str | LocalTokenizer, folder: Path = MIXES) -> TokenizerSpec:
     """`mixes/tokenizers/<name>.yaml`, or the spec of a local tokenizer.json, read from the file itself."""
     if isinstance(name, LocalTokenizer):
         return _local(folder / name.file, name.eos_token)
-    spec, document = _load(folder / "tokenizers", "tokenizer", name, TokenizerSpec)
+    spec, document = read(folder / "tokenizers", "tokenizer", name, TokenizerSpec)
     return spec if spec.file is None else spec.model_copy(update={"file": document.path.parent / spec.file})
 
 
-def _load(folder: Path, kind: str, name: str, model: type[M]) -> tuple[M, Any]:
+def read(folder: Path, kind: str, name: str, model: type[M]) -> tuple[M, Document]:
+    """`<folder>/<name>.yaml` as a model, and its document for errors at its lines. Raises ConfigError."""
     if name not in _names(folder):
-        raise ConfigError(_unknown(kind, name, _names(folder), folder))
+        raise ConfigError(unknown(kind, name, _names(folder), folder))
     loaded, document = load(folder / f"{name}.yaml", model)
     if loaded.name != name:  # type: ignore[attr-defined]
         raise document.error(("name",), f"the file is called {name}.yaml; give both the same name")
@@ -281,7 +296,8 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def _unknown(kind: str, name: str, known: Sequence[str], folder: Path) -> str:
+def unknown(kind: str, name: str, known: Sequence[str], folder: Path) -> str:
+    """What to say of a name that no file declares."""
     listed = f"; there are {', '.join(known)}" if known else ""
     return f"unknown {kind} `{name}`{suggestion(name, known)} (no {shown(folder / name)}.yaml{listed})"
 

@@ -9,14 +9,19 @@ and name its columns in a source's `drop:`. It returns one value per document an
 never null and never NaN, and depends on nothing but the batch; say in its docstring what an empty text gives. Raise
 `version` when the output for the same input changes: that is what makes finished work run again.
 
+A tagger may give tables besides, for what is not one value per document: `tables={"spans": SPANS}`, and it returns
+`(values, {"spans": pa.Table})`. Their first column, `row`, is the document's index in the batch, ascending. A tagger that
+gives `spans` can edit text: a recipe names it under `prepare:` or `edit:`. One that needs settings or files is a kind (kinds.py).
+
 This module is read whenever a recipe is, so a tagger imports what is heavy inside its function.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +31,12 @@ import pyarrow.compute as pc
 from pipeline.documents import SCHEMA
 from pipeline.errors import PipelineError
 
+if TYPE_CHECKING:
+    from pipeline.text.words import Words
+
 Tokens = tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]
 Values = Mapping[str, pa.Array | npt.NDArray]
+Result = Values | tuple[Values, Mapping[str, pa.Table]]
 
 DEFAULT = ("length", "repetition")
 DOCUMENT_COLUMNS = {
@@ -38,6 +47,17 @@ DOCUMENT_COLUMNS = {
     "tokens": pa.int64(),
     "inner_eos": pa.int64(),  # end-of-document tokens inside the document, from a literal in its text
 }
+# What an edit takes out of texts and puts in instead. Bytes of the document's UTF-8 text; a document's spans ascend and do
+# not overlap. `by` names the rule.
+SPANS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("end", pa.int64(), nullable=False),
+        pa.field("replacement", pa.string(), nullable=False),
+        pa.field("by", pa.string(), nullable=False),
+    ]
+)
 
 
 class Batch:
@@ -50,6 +70,7 @@ class Batch:
     def __init__(self, table: pa.Table | pa.RecordBatch, tokens: Tokens | None = None) -> None:
         self.table = table
         self._tokens = tokens
+        self._words: dict[str, Words] = {}
         if tokens is not None and len(tokens[1]) != len(self) + 1:
             raise PipelineError(f"{self.place()}: {len(self)} documents, but token offsets for {len(tokens[1]) - 1}")
 
@@ -77,6 +98,14 @@ class Batch:
             return flat, np.zeros(1, dtype=np.int64)
         return flat, np.frombuffer(offsets, dtype=np.int64)[text.offset : text.offset + len(text) + 1]
 
+    def words(self, kind: "Literal['whitespace', 'spacy', 'unicode']") -> "Words":
+        """The texts cut into words in one of three ways (words.py), once for all taggers."""
+        if kind not in self._words:
+            from pipeline.text.words import segment
+
+            self._words[kind] = segment(*self.utf8, kind)
+        return self._words[kind]
+
     @property
     def tokens(self) -> Tokens:
         if self._tokens is None:
@@ -103,24 +132,26 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Tagger:
-    """A function and what it promises. `reads`: columns of the documents' schema, and "tokens" for the token ids."""
+    """A function and what it promises. `reads`: columns of the documents' schema, and "tokens" for the token ids.
+    `tables`: the schemas of the tables that it gives besides its columns, by name."""
 
     name: str
     columns: Mapping[str, pa.DataType]
     reads: tuple[str, ...]
     version: int
-    function: Callable[[Batch], Values]
+    function: Callable[[Batch], Result]
+    tables: Mapping[str, pa.Schema] = field(default_factory=dict)
 
 
 TAGGERS: dict[str, Tagger] = {}
 
 
 def tagger(
-    columns: Mapping[str, pa.DataType], reads: tuple[str, ...], version: int = 1
-) -> Callable[[Callable[[Batch], Values]], Callable[[Batch], Values]]:
+    columns: Mapping[str, pa.DataType], reads: tuple[str, ...], version: int = 1, tables: Mapping[str, pa.Schema] | None = None
+) -> Callable[[Callable[[Batch], Result]], Callable[[Batch], Result]]:
     """Register the decorated function under its name. Raises ValueError if a name or column is taken or unknown."""
 
-    def register(function: Callable[[Batch], Values]) -> Callable[[Batch], Values]:
+    def register(function: Callable[[Batch], Result]) -> Callable[[Batch], Result]:
         name = function.__name__
         if name in TAGGERS:
             raise ValueError(f"two taggers are called {name}")
@@ -131,7 +162,7 @@ def tagger(
                 raise ValueError(f"tagger {name}: column {column!r} is not lower-case letters, digits and _")
         if unknown := set(reads) - {*SCHEMA.names, "tokens"}:
             raise ValueError(f"tagger {name} reads {sorted(unknown)}, which documents do not have")
-        TAGGERS[name] = Tagger(name, dict(columns), tuple(reads), version, function)
+        TAGGERS[name] = Tagger(name, dict(columns), tuple(reads), version, function, dict(tables or {}))
         return function
 
     return register
@@ -147,14 +178,9 @@ def column_types() -> dict[str, pa.DataType]:
     return DOCUMENT_COLUMNS | {name: kind for each in TAGGERS.values() for name, kind in each.columns.items()}
 
 
-def needed(drop: Mapping[str, str]) -> list[Tagger]:
-    """The taggers to run for a source: the default ones and those whose columns its predicates name; by name.
-
-    The predicates have passed `predicates.check_predicates`.
-    """
-    from pipeline.taggers.predicates import columns_of
-
-    owners = {owner_of(column) for sql in drop.values() for column in columns_of(sql)}
+def needed(columns: Set[str]) -> list[Tagger]:
+    """The taggers to run for predicates that name these columns: their owners and the default ones; by name."""
+    owners = {owner_of(column) for column in columns}
     return [TAGGERS[name] for name in sorted(TAGGERS) if name in DEFAULT or name in owners]
 
 
@@ -164,10 +190,11 @@ def tag(taggers: Iterable[Tagger], batch: Batch) -> pa.Table:
     Raises PipelineError naming tagger, column and documents if a tagger fails or breaks its promise. The documents
     are narrowed down to the one at fault by running the tagger on halves.
     """
-    return pa.table({name: array for each in taggers for name, array in _run(each, batch).items()})
+    return pa.table({name: column for each in taggers for name, column in zip(each.columns, run(each, batch)[0].columns, strict=True)})
 
 
-def _run(each: Tagger, batch: Batch) -> dict[str, pa.Array]:
+def run(each: Tagger, batch: Batch) -> tuple[pa.Table, dict[str, pa.Table]]:
+    """One tagger's columns and tables. Raises as `tag` does."""
     try:
         return _checked(each, each.function(batch), len(batch))
     except Exception as error:
@@ -176,9 +203,11 @@ def _run(each: Tagger, batch: Batch) -> dict[str, pa.Array]:
         raise PipelineError(f"tagger {each.name} failed on {culprit.place()}: {kind}{error}") from error
 
 
-def _checked(each: Tagger, values: Values, count: int) -> dict[str, pa.Array]:
-    if set(values) != set(each.columns):
-        raise PipelineError(f"it returned the columns {sorted(values)} and had promised {sorted(each.columns)}")
+def _checked(each: Tagger, result: Result, count: int) -> tuple[pa.Table, dict[str, pa.Table]]:
+    values, tables = result if isinstance(result, tuple) else (result, {})
+    if set(values) != set(each.columns) or set(tables) != set(each.tables):
+        given, promised = (sorted({*columns, *more}) for columns, more in ((values, tables), (each.columns, each.tables)))
+        raise PipelineError(f"it returned the columns {given} and had promised {promised}")
     arrays = {}
     for name, kind in each.columns.items():
         array = values[name]
@@ -190,7 +219,13 @@ def _checked(each: Tagger, values: Values, count: int) -> dict[str, pa.Array]:
         if array.null_count or (pa.types.is_floating(kind) and pc.any(pc.is_nan(array)).as_py()):
             raise PipelineError(f"column {name} has a null or NaN; every document needs a value")
         arrays[name] = array
-    return arrays
+    for name, schema in each.tables.items():
+        if tables[name].schema != schema:
+            raise PipelineError(f"table {name} has the columns {tables[name].schema.to_string()} and should have {schema.to_string()}")
+        rows = tables[name]["row"].to_numpy()
+        if len(rows) and (rows[0] < 0 or rows[-1] >= count or (np.diff(rows) < 0).any()):
+            raise PipelineError(f"the rows of table {name} do not ascend from 0 to {count - 1}")
+    return pa.table(arrays), dict(tables)
 
 
 def _narrow(each: Tagger, batch: Batch) -> Batch:

@@ -42,17 +42,38 @@ def columns_of(sql: str) -> set[str]:
     return set(_columns(_parse(sql)))
 
 
-def check_predicates(drop: Mapping[str, str]) -> None:
+def check_predicates(drop: Mapping[str, str], more: Mapping[str, pa.DataType] | None = None) -> None:
     """Raise PredicateError, its `key` the predicate's name, unless every predicate can be decided.
 
     That is: one SQL expression without subqueries, aggregates, windows, parameters or functions that are not
     pure; over known columns, at least one; of type BOOLEAN; and it evaluates on a row of zeros and empty strings.
+    `more`: columns besides those of every source.
     """
+    known = column_types() | dict(more or {})
     for name, sql in drop.items():
         try:
-            _check(sql)
+            _check(sql, known)
         except PredicateError as error:
             raise PredicateError(name, str(error)) from error
+
+
+def alternatives(sql: str) -> list[str]:
+    """The sides of a predicate's outermost OR, each as SQL; the predicate itself if there is none."""
+    expression = _parse(sql)
+    if expression["type"] != "CONJUNCTION_OR":
+        return [sql]
+    return [_spelled(side) for side in expression["children"]]
+
+
+def threshold(sql: str) -> tuple[str, str] | None:
+    """Column and constant of a predicate that compares just one column with just one constant, such as `stars < 2`."""
+    comparisons = [node for node in _walk(_parse(sql)) if node.get("class") in ("COMPARISON", "BETWEEN")]
+    if len(comparisons) != 1 or comparisons[0]["class"] != "COMPARISON":
+        return None
+    sides = {side["class"]: side for side in (comparisons[0]["left"], comparisons[0]["right"])}
+    if sides.keys() == {"COLUMN_REF", "CONSTANT"}:
+        return sides["COLUMN_REF"]["column_names"][-1].lower(), _spelled(sides["CONSTANT"])
+    return None
 
 
 def decide(attributes: pa.Table, drop: Mapping[str, str]) -> pa.Table:
@@ -133,6 +154,17 @@ def _parse(sql: str) -> dict[str, Any]:
     return expression
 
 
+def _spelled(expression: dict[str, Any]) -> str:
+    """An expression of a parse tree as SQL."""
+    cursor = _database().cursor()
+    ((text,),) = cursor.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()
+    tree = json.loads(text)
+    tree["statements"][0]["node"]["select_list"] = [expression]
+    ((sql,),) = cursor.execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
+    spelled = sql.removeprefix("SELECT ")
+    return spelled[1:-1] if spelled.startswith("(") and spelled.endswith(")") and spelled.count("(") == 1 else spelled
+
+
 def _walk(node: object) -> Iterator[dict[str, Any]]:
     if isinstance(node, dict):
         yield node
@@ -146,8 +178,7 @@ def _columns(expression: dict[str, Any]) -> list[str]:
     return [".".join(node["column_names"]).lower() for node in _walk(expression) if node.get("class") == "COLUMN_REF"]
 
 
-def _check(sql: str) -> None:
-    known = column_types()
+def _check(sql: str, known: Mapping[str, pa.DataType]) -> None:
     columns = _columns(_parse(sql))
     for column in columns:
         if column not in known:
@@ -187,8 +218,10 @@ def _query(table: pa.Table, sql: str) -> duckdb.DuckDBPyConnection:
 
 
 def _nearest(name: str, known: Mapping[str, object]) -> str:
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]}?" if match else ""
+    """The most similar known name, rather one that begins alike."""
+    matches = difflib.get_close_matches(name, list(known), n=20, cutoff=0.5)
+    alike = [match for match in matches if match[:3] == name[:3]]
+    return f"; did you mean {(alike or matches)[0]}?" if matches else ""
 
 
 def _first_line(error: Exception) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.dedupe.methods import Exact
 from pipeline.errors import ConfigError
 from pipeline.recipe import LocalTokenizer, Mix, load_mix, load_source, load_tokenizer, mix_names, source_names, tokenizer_names
 
@@ -59,7 +60,7 @@ def test_a_source_says_all_that_its_file_says(recipes: Path) -> None:
     assert list(source.drop) == ["short", "few_stars"]
     assert source.sample[0].members == ("*.py",)
     assert source.fields["text"] == ("text",)
-    assert (source.validation.share, source.validation.documents, source.dedupe) == (0.005, 8, "exact")
+    assert (source.validation.share, source.validation.documents, source.dedupe) == (0.005, 8, (Exact(),))
 
 
 def test_a_misspelt_column_is_named_at_its_line(recipes: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_misspelt_column_is_named_at_its_line(recipes: Path) -> None:
         ({"hub": "hub: {repo: a/b, revision: a, files: []}"}, "sources/code.yaml:4: hub.files: at least one entry is needed"),
         ({"published": ""}, "sources/code.yaml:1: `hub` needs `published` beside it"),
         ({"drop": "drop: {Few: stars < 2}"}, "sources/code.yaml:6: drop.Few: 'Few' is not a name of lower-case letters"),
-        ({"dedupe": "dedupe: exat"}, "sources/code.yaml:11: dedupe: 'exat' is not one of 'exact' or 'none'"),
+        ({"dedupe": "dedupe: exat"}, "sources/code.yaml:11: dedupe: 'exat' is not one of 'exact', 'url', 'near', 'paragraphs', 'bff'"),
         ({"fields": "fields: {txt: [a]}"}, "sources/code.yaml:11: fields.txt: unknown key; allowed are 'id', 'text'"),
         ({"fields": "fields: {id: [a]}"}, "sources/code.yaml:11: fields: text is missing"),
         ({"budget": "failure_budget: 101%"}, "sources/code.yaml:11: failure_budget: '101%' is neither a number of records nor"),

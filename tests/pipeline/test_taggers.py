@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from uniseg.wordbreak import words as uniseg_words
 
-from pipeline import taggers, utf8
+from pipeline import taggers
 from pipeline.errors import PipelineError
 from pipeline.taggers import TAGGERS, Batch, Tagger, needed, tag, tagger
-from pipeline.taggers.words import _ChunkCounts
+from pipeline.taggers.predicates import columns_of
+from pipeline.text import utf8
 
 SPACES = [chr(code) for code in range(0x110000) if chr(code).isspace()]
 texts_of = st.lists(
@@ -123,13 +124,6 @@ def test_unicode_words_count_as_the_25_word_rule_does() -> None:
     assert run("unicode_words", batch_of(text, " \n\t"))["unicode_words"] == [16, 0]
 
 
-def test_remembered_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.taggers.words._REMEMBERED_CHUNKS", 10)
-    counts = _ChunkCounts()
-    assert [counts[f"w{n},"] for n in range(1_000)] == [2] * 1_000
-    assert counts["a" * 100] == 1 and len(counts) <= 10 and "a" * 100 not in counts
-
-
 @pytest.mark.parametrize(
     "value, stars",
     [(24, 24), (24.0, 24), ("24", 24), ("24.0", 24), (0, 0), (None, 0), ("None", 0), ("", 0), ("null", 0), ("nan", 0)],
@@ -189,13 +183,13 @@ def test_a_record_batch_that_begins_inside_its_buffers_is_read_from_there() -> N
 
 
 def test_a_source_gets_the_default_taggers_and_those_its_predicates_name() -> None:
-    names = [each.name for each in needed({"few_stars": "stars < 2", "top": "TOP_WORD_SHARE > 0.3 or tokens > 9"})]
+    names = [each.name for each in needed(columns_of("stars < 2 OR TOP_WORD_SHARE > 0.3 or tokens > 9"))]
     assert names == ["length", "repetition", "stars", "words"]
-    assert [each.name for each in needed({})] == ["length", "repetition"]
+    assert [each.name for each in needed(set())] == ["length", "repetition"]
 
 
 def test_reading_the_registry_does_not_import_numba() -> None:
-    code = "import sys, pipeline.taggers as t; t.needed({'a': 'stars < 2'}); sys.exit('numba' in sys.modules or 'uniseg' in sys.modules)"
+    code = "import sys, pipeline.taggers as t; t.needed({'stars'}); sys.exit('numba' in sys.modules or 'uniseg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
