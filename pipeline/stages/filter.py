@@ -2,7 +2,7 @@
 
 In: a part's rows.parquet and the attributes that the source's predicates name. Out: `filtered.parquet`, row-aligned
 with the part (reasons: every predicate that holds; dropped_by: the first), and `survivors.parquet`, the documents that
-no predicate dropped, as dedupe needs them: hash, id, row (its index in the part). No text is read.
+no predicate dropped, as dedupe needs them: id, row (its index in the part) and the columns that are its keys. No text is read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,15 @@ from pipeline.engine import Stage, Work
 from pipeline.taggers.predicates import decide
 from pipeline.unit import Json, Record, Unit
 
-STAGE = Stage("filter", "filtered", 1, "pipeline.stages.filter:filter_part")
-HASH = "text_hash"
+STAGE = Stage("filter", "filtered", 2, "pipeline.stages.filter:filter_part")
 
 
-def unit(source: str, drop: Mapping[str, str], rows: Record, attributes: Sequence[Record]) -> Unit:
+def unit(source: str, drop: Mapping[str, str], keys: Sequence[str], rows: Record, attributes: Sequence[Record]) -> Unit:
+    """`keys`: the columns that dedupe compares."""
     inputs = [rows.output("rows.parquet"), *(record.output("attributes.parquet") for record in attributes)]
     # A list of pairs: the order of the predicates decides which is blamed first, and keys of objects get sorted.
-    return STAGE.unit(source, inputs=tuple(inputs), params={"source": source, "drop": [list(p) for p in drop.items()]})
+    params = {"source": source, "drop": [list(pair) for pair in drop.items()], "keys": list(keys)}
+    return STAGE.unit(source, inputs=tuple(inputs), params=params)
 
 
 def filter_part(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
@@ -37,7 +38,6 @@ def filter_part(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
         write_table(decisions, item.folder / "filtered.parquet")
         survives = pc.and_(pc.is_null(decisions["dropped_by"]), pc.greater(rows["tokens"], 0))
         columns = {"id": rows["id"], "row": pa.array(range(rows.num_rows), pa.int64())}
-        if HASH in table.column_names:
-            columns["hash"] = table[HASH]
+        columns |= {key: table[key] for key in item.unit.params["keys"]}
         write_table(pa.table(columns).filter(survives), item.folder / "survivors.parquet")
         yield {"documents": rows.num_rows, "bytes": pc.sum(rows["bytes"]).as_py() or 0}

@@ -1,14 +1,16 @@
 """Kept documents → shards and the ledger.
 
-In: for each of a group of neighbouring parts its tokens.bin, rows.parquet and decisions.parquet. Out: shards of the
-`train` and `validation` splits (shards.py) and `ledger.parquet`, one row for every document of these parts, dropped
-ones too: id, file, row, bytes, tokens, kept, split, dropped_by, shard, start. No text is read; token spans are copied.
+In: for each of a group of neighbouring parts its tokens.bin, rows.parquet and decisions.parquet, and where texts were edited
+the new tokens.bin and edited.parquet. Out: shards of the `train` and `validation` splits (shards.py) and `ledger.parquet`, one
+row for every document of these parts, dropped ones too: id, file, row, bytes (as read), tokens (of a kept document, those that
+are in the shard), kept, split, dropped_by, shard, start. No text is read; token spans are copied.
 
 Parts are grouped by the tokens they hold before anything is dropped, so that a changed rule rewrites just the shards
 in which it changes something.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +27,15 @@ SHARD_TOKENS = 1 << 28  # 0.5 GB as uint16; OLMoE's own files hold up to 2^31 to
 SPLITS = ("train", "validation")
 
 
-def units(source: str, tokens: Sequence[Record], decisions: Sequence[Record], tokenizer: dict[str, Json], shard_tokens: int) -> list[Unit]:
-    """`tokens` and `decisions`: the records of the source's parts, in order."""
+def units(
+    source: str,
+    tokens: Sequence[Record],
+    decisions: Sequence[Record],
+    edited: Sequence[Record],
+    tokenizer: dict[str, Json],
+    shard_tokens: int,
+) -> list[Unit]:
+    """`tokens`, `decisions`, `edited`: the records of the source's parts, in order; none of `edited` where nothing edits."""
     groups: list[list[int]] = []
     size = shard_tokens
     for index, record in enumerate(tokens):
@@ -45,9 +54,10 @@ def units(source: str, tokens: Sequence[Record], decisions: Sequence[Record], to
                     tokens[index].output("tokens.bin"),
                     tokens[index].output("rows.parquet"),
                     decisions[index].output("decisions.parquet"),
+                    *([edited[index].output("tokens.bin"), edited[index].output("edited.parquet")] if edited else []),
                 )
             ),
-            params={"source": source, "tokenizer": tokenizer, "shard_tokens": shard_tokens},
+            params={"source": source, "tokenizer": tokenizer, "shard_tokens": shard_tokens, "edited": bool(edited)},
         )
         for group in groups
     ]
@@ -70,9 +80,13 @@ def _gather_unit(item: Work) -> dict[str, Json]:
     writers = {split: ShardWriter(item.folder, split, dtype, params["shard_tokens"], header) for split in SPLITS}
     ledgers = []
     inputs = [item.store.path(artifact.path) for artifact in item.unit.inputs]
-    for tokens_path, rows_path, decisions_path in zip(inputs[::3], inputs[1::3], inputs[2::3], strict=True):
+    width = 5 if params["edited"] else 3
+    for first in range(0, len(inputs), width):
+        tokens_path, rows_path, decisions_path, *edited = inputs[first : first + width]
         rows, decisions = pq.read_table(rows_path), pq.read_table(decisions_path)
-        tokens = np.memmap(tokens_path, dtype, "r") if tokens_path.stat().st_size else np.empty(0, dtype)
+        tokens = _mapped(tokens_path, dtype)
+        if edited:
+            tokens, rows = _with_edits(tokens, rows, _mapped(edited[0], dtype), pq.read_table(edited[1]), decisions["kept"])
         shard = np.full(rows.num_rows, "", dtype=object)
         start = np.zeros(rows.num_rows, dtype=np.int64)
         splits = decisions["split"].to_numpy(zero_copy_only=False)
@@ -102,3 +116,20 @@ def _gather_unit(item: Work) -> dict[str, Json]:
         "bytes": int(np.sum(ledger["bytes"].to_numpy())),
         **{split: writer.shards for split, writer in writers.items()},
     }
+
+
+def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def _with_edits(
+    tokens: np.ndarray, rows: pa.Table, more: np.ndarray, edited: pa.Table, kept: pa.ChunkedArray
+) -> tuple[np.ndarray, pa.Table]:
+    """Tokens and rows as if kept documents had been read as they are after editing."""
+    starts, lengths = rows["start"].to_numpy().copy(), rows["tokens"].to_numpy().copy()
+    edited = edited.filter(kept.take(edited["row"]))
+    at = edited["row"].to_numpy()
+    starts[at], lengths[at] = edited["start"].to_numpy() + len(tokens), edited["tokens"].to_numpy()
+    for name, values in (("start", starts), ("tokens", lengths)):
+        rows = rows.set_column(rows.column_names.index(name), name, pa.array(values))
+    return np.concatenate([tokens, more]), rows

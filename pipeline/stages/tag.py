@@ -1,8 +1,10 @@
 """Documents and tokens → attributes.
 
-In: a part of documents and, for taggers that read them, its tokens. Out: `attributes.parquet`, one row per document in
-the part's order, one typed column per attribute. A unit is one tagger on one part, so that adding a tagger computes
-just that one; units of the same part run together and read the text once. Memory of a row group.
+In: a part of documents, the spans to replace in them if its source prepares its texts, for taggers that read them its tokens, for
+configured ones their files. Out: `attributes.parquet`, one row per document in the part's order, one typed column per attribute,
+and the tagger's tables, such as `spans.parquet`, rows counted in the part and spans in bytes of the documents as read. A unit is
+one tagger on one part, so that adding a tagger computes just that one; units of the same part run together and read the text once
+and cut it into words once. Memory of a row group.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,54 +15,68 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.documents import SCHEMA, row_groups, write_table
+from pipeline import edits
+from pipeline.documents import SCHEMA, write_table
 from pipeline.engine import Stage, Work
-from pipeline.taggers import TAGGERS, Batch, Tagger
-from pipeline.taggers import tag as attributes_of
+from pipeline.taggers import SPANS, Batch, run
+from pipeline.taggers.ready import Ready, restored
 from pipeline.tokenizer import dtype_for
 from pipeline.unit import Artifact, Json, Record, Unit
 
 STAGE = Stage("tag", "attributes", 1, "pipeline.stages.tag:tag", together=True)
 
 
-def unit(source: str, part: Artifact, tokens: Record, tagger: Tagger) -> Unit:
-    params: dict[str, Json] = {"tagger": tagger.name, "version": tagger.version}
+def unit(source: str, part: Artifact, prepared: Artifact | None, tokens: Record, ready: Ready) -> Unit:
+    params: dict[str, Json] = dict(ready.params)
     inputs = [part]
-    if "tokens" in tagger.reads:
+    if prepared:
+        inputs.append(prepared)
+        params["prepared"] = True
+    if "tokens" in ready.tagger.reads:
         inputs += [tokens.output("tokens.bin"), tokens.output("rows.parquet")]
         params["dtype"] = dtype_for(tokens.unit.params["vocab_size"]).name
-    return STAGE.unit(source, inputs=tuple(inputs), params=params)
+    where = {ready.tagger.name: ready.where} if ready.where else {}
+    return STAGE.unit(source, inputs=(*inputs, *ready.files), params=params, where=where)
 
 
 def tag(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
-    """All of `work` is about the same part; its first input is the part."""
-    taggers = [TAGGERS[item.unit.params["tagger"]] for item in work]
+    """All of `work` is about the same part, its first input, with the same spans."""
+    store, params = work[0].store, work[0].unit.params
+    taggers = [restored(item.unit.params, item.unit) for item in work]
     columns = sorted({name for tagger in taggers for name in tagger.reads} & set(SCHEMA.names) | {"source", "file", "row"})
-    store, part = work[0].store, work[0].unit.inputs[0]
+    part, *spans = (store.path(artifact.path) for artifact in work[0].unit.inputs[: 2 if params.get("prepared") else 1])
     tokens: Any = None
     rows: pa.Table | None = None
     for item in work:
-        if len(item.unit.inputs) == 3:
-            tokens_path, rows_path = (store.path(artifact.path) for artifact in item.unit.inputs[1:])
-            dtype = np.dtype(item.unit.params["dtype"]).newbyteorder("<")
+        if dtype_name := item.unit.params.get("dtype"):
+            tokens_path, rows_path = (store.path(artifact.path) for artifact in item.unit.inputs[1 + len(spans) :][:2])
+            dtype = np.dtype(dtype_name).newbyteorder("<")
             tokens = np.memmap(tokens_path, dtype, "r") if tokens_path.stat().st_size else np.empty(0, dtype)
             rows = pq.read_table(rows_path, columns=["start", "tokens"])
-    tables: list[list[pa.Table]] = [[] for _ in work]
-    done = size = 0
-    for group in row_groups(store.path(part.path), columns):
+    attributes: list[list[pa.Table]] = [[pa.schema(list(tagger.columns.items())).empty_table()] for tagger in taggers]
+    tables = [{name: [schema.empty_table()] for name, schema in tagger.tables.items()} for tagger in taggers]
+    size = 0
+    for group in edits.groups(part, columns, *spans):
         ids = None
         if rows is not None:
-            placed = rows.slice(done, group.num_rows)
+            placed = rows.slice(group.first, len(group.bytes))
             ids = _without_eos(tokens, placed["start"].to_numpy(), placed["tokens"].to_numpy())
-        batch = Batch(group, ids)
-        for tagger, pieces in zip(taggers, tables, strict=True):
-            pieces.append(attributes_of([tagger], batch))
-        done += group.num_rows
-        size += pc.sum(pc.binary_length(group["text"])).as_py() if "text" in columns else 0
-    for item, tagger, pieces in zip(work, taggers, tables, strict=True):
-        table = pa.concat_tables(pieces) if pieces else pa.schema(list(tagger.columns.items())).empty_table()
+        batch = Batch(group.documents, ids)
+        for tagger, pieces, more in zip(taggers, attributes, tables, strict=True):
+            values, found = run(tagger, batch)
+            pieces.append(values)
+            for name, table in found.items():
+                if table.schema == SPANS:
+                    table = edits.original(table, group.spans)
+                more[name].append(table.set_column(0, table.schema.field("row"), pc.add(table["row"], group.first)))
+        size += int(group.bytes.sum())
+    for item, pieces, more in zip(work, attributes, tables, strict=True):
+        table = pa.concat_tables(pieces)
         write_table(table, item.folder / "attributes.parquet")
-        yield {"documents": table.num_rows, "bytes": size}
+        for name, rows_of in more.items():
+            write_table(pa.concat_tables(rows_of), item.folder / f"{name}.parquet")
+        counts = {name: sum(map(len, rows_of)) for name, rows_of in more.items()}
+        yield {"documents": table.num_rows, "bytes": size, **({"tables": counts} if counts else {})}
 
 
 def _without_eos(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
