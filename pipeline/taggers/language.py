@@ -20,6 +20,7 @@ STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")  # Gopher 
         "english_stop_words": pa.int64(),
     },
     reads=("text",),
+    version=2,
 )
 def language(batch: Batch) -> dict[str, npt.NDArray]:
     """Shares of characters and of letters, and a count of English function words. An empty text has 0 everywhere.
@@ -29,7 +30,7 @@ def language(batch: Batch) -> dict[str, npt.NDArray]:
     how many words, split at whitespace and lower-cased, are one of STOP_WORDS; every occurrence counts, and "the,"
     with its comma is another word. (DCLM keeps pages with at least 2, counted without punctuation.)
     """
-    from pipeline import utf8
+    from pipeline.text import utf8
 
     characters, ascii_characters, letters, latin = utf8.letter_counts(*batch.utf8, utf8.letter_table()).T
     keys = np.array([utf8.short_word_key(word) for word in STOP_WORDS], dtype=np.uint64)

@@ -25,7 +25,7 @@ def length(batch: Batch) -> dict[str, npt.NDArray]:
     which a last empty one does not count. longest_line: characters of the longest line, without its "\\n".
     (The bytes of text and the model's tokens are columns of every document: `bytes`, `tokens`.)
     """
-    from pipeline import utf8
+    from pipeline.text import utf8
 
     characters, visible, words, lines, longest = utf8.length_counts(*batch.utf8).T
     return {

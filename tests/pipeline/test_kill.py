@@ -16,11 +16,21 @@ from pipeline.build import Request, build
 from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.verify import verify
-from tests.pipeline.corpus import text, write_corpus
+from tests.pipeline.corpus import text, write_corpus, write_recipes
 from tests.pipeline.test_build import contents
 
 # The corpus is small, so that Ray would not be started for it; these runs are about Ray.
 PROGRAM = "import pipeline.engine; pipeline.engine.INLINE_BYTES = 0; from pipeline.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The usual ones, with every kind of stage: texts are prepared, edited, and deduplicated in every way."""
+    folder = write_recipes(tmp_path_factory.mktemp("recipes"))
+    for source in (folder / "sources").glob("*.yaml"):
+        rules = "prepare: [refinedweb_newlines]\nedit: [pii]\ndedupe: [url, exact, near, {method: paragraphs, shards: 2}]\n"
+        source.write_text(source.read_text() + rules)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +39,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_corpus(tmp_path_factory.mktemp("large"))
     for number in range(24):
         rng = random.Random(number)
-        lines = [json.dumps({"text": text(rng, 400)}) for _ in range(250)]
+        lines = [json.dumps({"text": f"{text(rng, 400)}\n\n\nBy somebody@example.org, {number}\nAll rights reserved."}) for _ in range(250)]
         (folder / "web" / f"more-{number:02d}.jsonl").write_text("\n".join(lines))
     return folder
 
