@@ -9,6 +9,12 @@ SOURCES ?=
 SCALE   ?=
 FORMAT  ?= table
 Q       ?=
+SOURCE  ?= dclm
+WHERE   ?=
+FILTERS ?=
+GOOD    ?=
+BAD     ?=
+OUT     ?= quality.bin
 NPROC   ?= 1
 MODEL   ?=
 RUN     ?= olmoe-small
@@ -34,10 +40,11 @@ given = $(if $(filter file undefined,$(origin $(1))),,$($(1)))
 loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mix stats sql verify pretrain anneal export generate trace bench bench-train test test-all lint clean
+.PHONY: help setup mix stats sql preview classifier verify pretrain anneal export generate trace bench bench-train bench-curation test test-all lint
+.PHONY: clean
 
 help: ## list every target
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder> STORE=$(STORE) TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
 	@echo "Training:  MODEL=olmoe-small|olmoe-mid|olmoe-1b-7b|dense-small|dense-1b RUN=<name> NPROC=$(NPROC) STEPS=100 RESUME=1 SET=\"optim.lr=1e-3\""
 
@@ -53,6 +60,13 @@ stats: $(VENV)/.ready ## what a mix holds, what was dropped and why, what each s
 sql: export TOKENMILL_QUERY = $(value Q)
 sql: $(VENV)/.ready ## query the catalog, or open a DuckDB shell on it: Q="SELECT …" FORMAT=table|csv|json
 	@$(BIN)/tokenmill sql --mix "$(MIX)" --store "$(STORE)" --format "$(FORMAT)" -- "$$TOKENMILL_QUERY"
+
+preview: export TOKENMILL_WHERE = $(value WHERE)
+preview: $(VENV)/.ready ## what rules would drop from a built source, before anything runs again: SOURCE= WHERE="…" FILTERS=a,b
+	@$(BIN)/tokenmill preview --source "$(SOURCE)" --where "$$TOKENMILL_WHERE" --filters "$(FILTERS)" --store "$(STORE)" --workers "$(WORKERS)"
+
+classifier: $(VENV)/.ready ## train a quality classifier from two folders of text: GOOD= BAD= OUT=quality.bin
+	@$(BIN)/tokenmill classifier --good "$(GOOD)" --bad "$(BAD)" --out "$(OUT)"
 
 verify: $(VENV)/.ready ## reread everything that a mix rests on and name what does not hold: MIX= STORE=
 	@$(BIN)/tokenmill verify --mix "$(MIX)" --store "$(STORE)" --workers "$(WORKERS)"
@@ -80,6 +94,9 @@ bench-train: $(VENV)/.dev ## measure a training step beside transformers and a d
 
 bench: $(VENV)/.dev ## measure the pipeline on 250 MB of real text, beside dolma tokens
 	@$(BIN)/python -m tools.bench --workers "$(WORKERS)"
+
+bench-curation: $(VENV)/.dev ## measure filters, dedupe and their agreement beside datatrove and Dolma
+	@$(BIN)/python -m tools.bench_curation
 
 test: $(VENV)/.dev ## run the quick tests
 	@$(BIN)/python -m pytest -q -m "not slow"

@@ -4,6 +4,11 @@
     documents  one row per document read: where from, bytes, tokens, kept or dropped by what, shard and start
     funnel     documents, bytes and tokens per source by stage and reason; `read` is the sum of all others
     failures   records that could not be read, by name (within the failure budget)
+    duplicates one row per document that dedupe dropped: by which step, and for which other document, where there is one
+    clusters   one row per document that has near-duplicates: its cluster, the cluster's size, whether it stays
+    edits      one row per span that was replaced in a kept document: bytes of the document as read, what stands there now, by which rule
+    matches    one row per document and evaluation item that overlap
+    attributes_<source>  one row per document, `-` in the name as `_`: all attributes that its rules used
     shards     one row per token shard
     mixes      per mix and source: requested beside obtained share, repeats, tokens, documents, instances
     runs       per stage and source: units, how many were reused in the last run, seconds, speed, peak memory
@@ -30,14 +35,18 @@ from pathlib import Path
 
 import duckdb
 
+from pipeline import findings
 from pipeline.errors import ConfigError
-from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
+from pipeline.stages import decide, dedupe, edit, filter, gather, holdout, near, paragraphs, prepare, read, tag, tokenize
 from pipeline.store import Store
 from pipeline.training_tables import TABLES, pattern, write_columns
 from pipeline.unit import Json
 
 FILE = "catalog.duckdb"
-STAGES = [stage.STAGE for stage in (read, tokenize, tag, filter, holdout, dedupe, decide, gather)]
+STAGES = [
+    read.STAGE, prepare.STAGE, tokenize.STAGE, tag.STAGE, filter.STAGE, holdout.STAGE, dedupe.STAGE, near.BANDS, near.CLUSTERS,
+    paragraphs.STAGE, edit.STAGE, decide.STAGE, gather.STAGE,
+]  # fmt: skip
 STORAGE_VERSION = "v1.0.0"  # so that older clients can open it
 
 
@@ -46,12 +55,12 @@ def path(store: Store) -> Path:
 
 
 def is_current(store: Store) -> bool:
-    """Whether there is a catalog, of this version's tables."""
+    """Whether there is a catalog, with this version's views."""
     if not path(store).exists():
         return False
     with duckdb.connect(path(store), read_only=True) as connection:
         views = {name for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
-    return views >= TABLES.keys()
+    return views >= TABLES.keys() | findings.VIEWS.keys()
 
 
 def read_manifest(store: Store, mix: str) -> dict[str, Json]:
@@ -62,24 +71,31 @@ def read_manifest(store: Store, mix: str) -> dict[str, Json]:
         raise ConfigError(f"{mix} has not been built under {store.root}; run: make mix MIX={mix}") from None
 
 
+def sources(store: Store, mix: str | None = None) -> dict[str, dict[str, Json]]:
+    """What each source of the store rests on, as the mix says that was built last, or `mix` where it has the source."""
+    manifests = sorted(
+        store.path("mixes").glob("*.build.json"),
+        key=lambda file: (file.name == f"{mix}.build.json", file.stat().st_mtime_ns, file.name), reverse=True,
+    )  # fmt: skip
+    found: dict[str, dict[str, Json]] = {}
+    for file in manifests:
+        for name, source in json.loads(file.read_bytes())["sources"].items():
+            found.setdefault(name, source)
+    return found
+
+
 def write(store: Store, mix: str, computed: Iterable[str]) -> None:
     """Write the catalog anew, `mix` being the one built last; `computed`: the folders of the units it computed."""
-    others = sorted(
-        (file for file in store.path("mixes").glob("*.build.json") if file.name != f"{mix}.build.json"),
-        key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True,
-    )  # fmt: skip
-    sources: dict[str, dict[str, Json]] = {}
-    for manifest in [read_manifest(store, mix), *(json.loads(file.read_bytes()) for file in others)]:
-        for name, source in manifest["sources"].items():
-            sources.setdefault(name, source)
+    found = sources(store, mix)
     locks = [json.loads(file.read_bytes()) for file in sorted(store.path("mixes").glob("*.lock.json"))]
     aside = store.path(f".tmp-{os.getpid()}-{FILE}")
     aside.unlink(missing_ok=True)
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{_quoted(aside)}' AS catalog (STORAGE_VERSION '{STORAGE_VERSION}'); USE catalog")
-        _tables(connection, store, sources, locks, set(computed))
-        _documents(connection, store, sources)
-        _failures(connection, store, sources)
+        _tables(connection, store, found, locks, set(computed))
+        _documents(connection, store, found)
+        _failures(connection, store, found)
+        findings.write(connection, store, found)
         _training(connection, store)
         connection.execute("USE memory; DETACH catalog")
     os.replace(aside, path(store))

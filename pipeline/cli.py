@@ -69,13 +69,57 @@ def stats(mix: Mix = "olmoe-mix", store: StoreOption = Path("data")) -> None:
 
 
 @app.command()
+def preview(
+    source: Annotated[str, typer.Option(help="A source that was built in this store.")],
+    where: Annotated[str, typer.Option(help='SQL over attributes, such as "words < 50 OR lines > 9000".')] = "",
+    filters: Annotated[str, typer.Option(help="Files under mixes/filters/, a,b,c: all their predicates.")] = "",
+    store: StoreOption = Path("data"),
+    workers: Annotated[int, typer.Option(min=1, help="For attributes that are not there yet.")] = os.cpu_count() or 1,
+    recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
+) -> None:
+    """What rules would drop from a source, with documents on either side, before anything is built again."""
+    from pipeline.preview import preview, rules_for, show
+    from pipeline.progress import Progress
+    from pipeline.recipe import MIXES
+    from pipeline.store import Store
+
+    names = [name.strip() for name in filters.split(",") if name.strip()]
+    rules = rules_for(source, where, names, recipes or MIXES)
+    show(preview(Store(store), source, rules, workers, Progress()), console())
+
+
+@app.command()
+def classifier(
+    good: Annotated[Path, typer.Option(help="A folder of texts that you want more of.")],
+    bad: Annotated[Path, typer.Option(help="A folder of texts such as your pool has.")],
+    out: Annotated[Path, typer.Option(help="Where the model goes; its report beside it as .json.")] = Path("quality.bin"),
+) -> None:
+    """Train a fastText quality classifier; report precision and recall on texts held out."""
+    from pipeline.classifier import train
+    from pipeline.terminal import titled
+
+    report = train(good, bad, out)
+    title = f"{report.held_out_good} good and {report.held_out_bad} bad texts held out of {report.good} and {report.bad} trained on"
+    table = titled(title, "keep scores from", "precision", "recall", "of the bad kept")
+    for point in report.points:
+        table.add_row(f"{point.threshold:g}", f"{point.precision:.3f}", f"{point.recall:.3f}", f"{point.kept_of_bad:.1%}")
+    console().print(table)
+    model = out.with_suffix(".bin").absolute()
+    print(
+        f"a tenth of the bad texts scores {report.top_tenth:.6f} or more\n"
+        f"Next, in a source's YAML: attributes: {{quality: {{kind: fasttext, model: {model}}}}}\n"
+        "                          drop: {low_quality: quality < 0.018112}"
+    )
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(help="A query on the catalog; without one a DuckDB shell opens.")] = "",
     mix: Mix = "olmoe-mix",
     store: StoreOption = Path("data"),
     format: Annotated[Format, typer.Option(help="table for people; csv or json for machines.")] = Format.table,
 ) -> None:
-    """Query the catalog: sources, documents, funnel, failures, shards, mixes, runs; steps, routers, evals, checkpoints, instances."""
+    """Query the catalog: documents, funnel, mixes, duplicates, edits, attributes_<source>, …; pipeline/catalog.py lists its views."""
     import duckdb
 
     from pipeline import catalog

@@ -21,8 +21,8 @@ def show(store: Store, mix: str, console: Console) -> None:
             console, connection, "What was read, dropped and kept",
             "SELECT source, stage, reason, documents, bytes / 1e6 AS MB, tokens, "
             "documents / max(documents) FILTER (stage = 'read' AND reason = 'read') OVER (PARTITION BY source) AS share "
-            f"FROM funnel WHERE {sources} ORDER BY list_position(['read', 'tokenize', 'filter', 'dedupe', 'kept'], stage), "
-            "source, reason",
+            f"FROM funnel WHERE {sources} "
+            "ORDER BY list_position(['read', 'prepare', 'tokenize', 'filter', 'dedupe', 'edit', 'kept'], stage), source, reason",
             shares={"share"},
         )  # fmt: skip
         _print(
@@ -30,7 +30,7 @@ def show(store: Store, mix: str, console: Console) -> None:
             "SELECT stage, sum(units) AS units, sum(reused) AS reused, sum(seconds) AS seconds, sum(cpu_seconds) AS cpu_seconds, "
             "sum(bytes) / 1e6 AS MB, sum(bytes) / 1e6 / nullif(sum(cpu_seconds), 0) AS \"MB per CPU-s\", "
             f"max(peak_rss_mb) AS \"peak MiB\" FROM runs WHERE {sources} GROUP BY stage "
-            "ORDER BY list_position(['read', 'tokenize', 'tag', 'filter', 'hold out', 'dedupe', 'decide', 'gather'], stage)",
+            f"ORDER BY list_position({[stage.name for stage in catalog.STAGES]}, stage)",
         )  # fmt: skip
         _print(
             console,

@@ -9,6 +9,7 @@ from pipeline.build import Request, build
 from pipeline.progress import Progress
 from pipeline.store import Store
 from tests.pipeline.corpus import write_corpus, write_recipes
+from tests.pipeline.curated import made, write_all
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,18 @@ def built(tmp_path_factory: pytest.TempPathFactory, corpus: Path, recipes: Path)
     store = Store(tmp_path_factory.mktemp("built") / "store")
     build(Request("small", store.root, str(corpus), workers=1, recipes=recipes, shard_tokens=20_000, scale=True), Progress())
     return store
+
+
+@pytest.fixture(scope="session")
+def curated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corpus and recipes of the mix `curated`."""
+    return write_all(tmp_path_factory.mktemp("curated"))
+
+
+@pytest.fixture(scope="session")
+def curated(curated_home: Path) -> Store:
+    """The mix `curated`, built once in this process. Tests may add attributes to this store, and nothing else."""
+    return made(curated_home)
 
 
 @pytest.fixture(scope="session")
