@@ -56,6 +56,23 @@ DOLMA = Peer(
     ),
     pythons=("3.11",),
 )  # fmt: skip
+DATATROVE = Peer(
+    "datatrove",
+    (
+        (
+            "datatrove==0.10.1", "annotated-doc==0.0.7", "annotated-types==0.8.0", "anyio==4.16.0", "blis==1.3.4",
+            "catalogue==2.0.10", "click==8.5.1", "cloudpathlib==0.26.0", "confection==1.3.4", "cymem==2.0.16", "dill==0.4.1",
+            "filelock==4.2.11", "fsspec==2026.9.0", "h11==0.16.0", "hf-xet==1.8.0", "httpcore==1.0.9", "httpcore2==2.16.2",
+            "httpx==0.28.1", "httpx2==2.16.2", "huggingface_hub==2.4.0", "humanize==4.17.0", "Jinja2==3.1.6", "loguru==0.7.3",
+            "MarkupSafe==3.0.4", "multiprocess==0.70.19", "murmurhash==1.0.16", "numpy==2.4.6", "orjson==3.13.0", "packaging==26.3",
+            "preshed==3.0.15", "pydantic==2.14.3", "pydantic_core==2.50.4", "PyYAML==6.0.3", "regex==2026.11.15",
+            "shellingham==1.5.4", "smart_open==9.0.2", "spacy==3.8.18", "spacy-legacy==3.0.12", "spacy-loggers==1.0.5",
+            "srsly==2.5.6", "thinc==8.3.14", "tokenizers==0.23.3", "tqdm==4.70.1", "truststore==0.10.5", "typer==0.29.2",
+            "typing_extensions==4.16.0", "typing-inspection==0.4.5", "wasabi==1.1.3", "weasel==1.0.1", "wrapt==2.5.2",
+            "xxhash==3.8.2", *OF_RICH, *OF_REQUESTS,  # datatrove hashes strings, which xxhash 4 refuses
+        ),
+    ),
+)  # fmt: skip
 OLMO = Peer(
     "ai2-olmo",
     (

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 LETTER, LATIN = 1, 2
-_SLOTS = 4096
+SLOTS = 4096
 
 Bytes = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ def letter_table() -> npt.NDArray[np.uint8]:
 
 
 @numba.njit
-def _decode(data, at):  # type: ignore[no-untyped-def]
+def decode(data, at):  # type: ignore[no-untyped-def]
     """The code point that starts at byte `at`, and its width in bytes."""
     first = np.int64(data[at])
     if first < 0x80:
@@ -55,7 +55,7 @@ def _decode(data, at):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _is_space(code):  # type: ignore[no-untyped-def]
+def is_space(code):  # type: ignore[no-untyped-def]
     """`str.isspace()`, a property that no Unicode version has changed since 6.3."""
     if code <= 0x20:
         return code == 0x20 or 0x09 <= code <= 0x0D or 0x1C <= code <= 0x1F
@@ -78,7 +78,7 @@ def length_counts(data: Bytes, offsets: Offsets) -> Counts:
         characters = visible = words = lines = longest = line = 0
         inside = False
         while at < end:
-            code, width = _decode(data, at)
+            code, width = decode(data, at)
             at += width
             characters += 1
             line += 1
@@ -86,7 +86,7 @@ def length_counts(data: Bytes, offsets: Offsets) -> Counts:
                 lines += 1
                 longest = max(longest, line - 1)
                 line = 0
-            space = _is_space(code)
+            space = is_space(code)
             visible += not space
             words += not space and not inside
             inside = not space
@@ -103,7 +103,7 @@ def letter_counts(data: Bytes, offsets: Offsets, table: npt.NDArray[np.uint8]) -
         at, end = offsets[text], offsets[text + 1]
         characters = ascii_characters = letters = latin = 0
         while at < end:
-            code, width = _decode(data, at)
+            code, width = decode(data, at)
             at += width
             characters += 1
             ascii_characters += code < 0x80
@@ -120,7 +120,7 @@ def short_word_counts(data: Bytes, offsets: Offsets, keys: npt.NDArray[np.uint64
     for text in range(len(counts)):
         at, end = _next_word(data, offsets[text], offsets[text + 1])
         while at < end:
-            if end - at <= 8:
+            if end - at <= 8 and data[at]:  # a leading NUL would vanish in the key
                 key = np.uint64(0)
                 for i in range(at, end):
                     byte = data[i]
@@ -140,14 +140,14 @@ def short_word_key(word: str) -> np.uint64:
 def _next_word(data, at, end):  # type: ignore[no-untyped-def]
     """(start, stop) of the first word in data[at:end]; (end, end) if there is none."""
     while at < end:
-        code, width = _decode(data, at)
-        if not _is_space(code):
+        code, width = decode(data, at)
+        if not is_space(code):
             break
         at += width
     start = at
     while at < end:
-        code, width = _decode(data, at)
-        if _is_space(code):
+        code, width = decode(data, at)
+        if is_space(code):
             break
         at += width
     return start, at
@@ -160,18 +160,18 @@ def word_counts(data: Bytes, offsets: Offsets) -> Counts:
     Exact: words are found by hash in an open-addressing table and compared byte by byte.
     """
     counts = np.zeros((len(offsets) - 1, 3), dtype=np.int64)
-    slots = np.empty(_SLOTS, dtype=np.int32)  # hash → row of `seen`; a text uses slots[:size], size a power of two
-    seen = np.empty((_SLOTS // 2, 4), dtype=np.int64)  # a row per distinct word: start, stop, hash, occurrences
+    slots = np.empty(SLOTS, dtype=np.int32)  # hash → row of `seen`; a text uses slots[:size], size a power of two
+    seen = np.empty((SLOTS // 2, 4), dtype=np.int64)  # a row per distinct word: start, stop, hash, occurrences
     for text in range(len(counts)):
-        size, distinct, at = _SLOTS, 0, offsets[text]
-        _place(slots, size, seen, 0)
-        at, distinct = _count_words(data, at, offsets[text + 1], slots, size, seen, distinct)
+        size, distinct, at = SLOTS, 0, offsets[text]
+        place_words(slots, size, seen, 0)
+        at, distinct = count_words(data, at, offsets[text + 1], slots, size, seen, distinct)
         while at < offsets[text + 1]:  # half of the slots are taken: twice as many, and go on
             size *= 2
             if size > len(slots):
-                slots, seen = np.empty(size, dtype=np.int32), _doubled(seen)
-            _place(slots, size, seen, distinct)
-            at, distinct = _count_words(data, at, offsets[text + 1], slots, size, seen, distinct)
+                slots, seen = np.empty(size, dtype=np.int32), doubled(seen)
+            place_words(slots, size, seen, distinct)
+            at, distinct = count_words(data, at, offsets[text + 1], slots, size, seen, distinct)
         for row in range(distinct):
             times = seen[row, 3]
             counts[text, 0] += times
@@ -183,7 +183,7 @@ def word_counts(data: Bytes, offsets: Offsets) -> Counts:
 
 
 @numba.njit
-def _doubled(seen):  # type: ignore[no-untyped-def]
+def doubled(seen):  # type: ignore[no-untyped-def]
     grown = np.empty((2 * len(seen), 4), dtype=np.int64)
     for row in range(len(seen)):
         for column in range(4):
@@ -192,7 +192,7 @@ def _doubled(seen):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _place(slots, size, seen, distinct):  # type: ignore[no-untyped-def]
+def place_words(slots, size, seen, distinct):  # type: ignore[no-untyped-def]
     """Empty slots[:size] and give each of the words seen so far a slot."""
     for slot in range(size):
         slots[slot] = -1
@@ -204,7 +204,7 @@ def _place(slots, size, seen, distinct):  # type: ignore[no-untyped-def]
 
 
 @numba.njit
-def _count_words(data, at, end, slots, size, seen, distinct):  # type: ignore[no-untyped-def]
+def count_words(data, at, end, slots, size, seen, distinct):  # type: ignore[no-untyped-def]
     """Count the words of data[at:end] until half of the slots are taken; returns where it stopped and `distinct`."""
     mask = size - 1
     while True:
@@ -213,7 +213,7 @@ def _count_words(data, at, end, slots, size, seen, distinct):  # type: ignore[no
         while at < end:
             byte = data[at]
             if byte < 0x80:
-                if not _is_space(byte):
+                if not is_space(byte):
                     hashed = (hashed ^ np.uint64(byte)) * np.uint64(0x100000001B3)
                 elif start == at:
                     start += 1
@@ -221,8 +221,8 @@ def _count_words(data, at, end, slots, size, seen, distinct):  # type: ignore[no
                     break
                 at += 1
                 continue
-            code, width = _decode(data, at)
-            if _is_space(code):
+            code, width = decode(data, at)
+            if is_space(code):
                 if start < at:
                     break
                 start += width
