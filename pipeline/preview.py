@@ -202,7 +202,10 @@ def show(found: Preview, console: Console) -> None:
         console.print(f"{line.reason}: {line.sql}" if line.reason != line.sql else line.sql, style="bold", markup=False)
         for example in found.examples:
             if example.reason == line.reason:
-                values = ", ".join(f"{name} {format_value(value)}" for name, value in example.values.items())
+                values = ", ".join(
+                    f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {format_value(value)}"
+                    for name, value in example.values.items()
+                )
                 side = "drops" if example.dropped else "keeps"
                 console.print(f"  {side} {example.id} ({values}): {example.text}", markup=False, overflow="ellipsis", no_wrap=True)
 

@@ -10,7 +10,7 @@ Not:  a predicate sees one document at a time. It has no subqueries, aggregates 
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -83,18 +83,24 @@ def decide(attributes: pa.Table, drop: Mapping[str, str]) -> pa.Table:
     does) and dropped_by (the first of them, or null). Raises PipelineError naming a predicate that fails on these rows.
     """
     holds = np.zeros((attributes.num_rows, len(drop)), dtype=np.bool_)
-    for index, (name, sql) in enumerate(drop.items()):
-        try:
-            holds[:, index] = _evaluate(attributes.select(sorted(columns_of(sql))), sql)
-        except (duckdb.Error, KeyError) as error:
-            raise PipelineError(f"predicate {name} ({sql}) cannot be decided: {_first_line(error)}") from error
+    columns = sorted({column for sql in drop.values() for column in columns_of(sql)})
+    try:
+        if drop:
+            holds[:] = _evaluate(attributes.select(columns), list(drop.values()))
+    except (duckdb.Error, KeyError):
+        for name, sql in drop.items():  # which one is it?
+            try:
+                _evaluate(attributes.select(sorted(columns_of(sql))), [sql])
+            except (duckdb.Error, KeyError) as error:
+                raise PipelineError(f"predicate {name} ({sql}) cannot be decided: {_first_line(error)}") from error
+        raise
     names = pa.array(list(drop), pa.string())
     reasons = np.nonzero(holds)[1]
     offsets = np.zeros(len(holds) + 1, dtype=np.int32)
     np.cumsum(holds.sum(axis=1), out=offsets[1:])
     first = pa.array(holds.argmax(axis=1) if drop else np.zeros(len(holds), np.int64), mask=~holds.any(axis=1))
-    columns = [pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(reasons))), names.take(first)]
-    return pa.table(columns, schema=DECISION_SCHEMA)
+    decided = [pa.ListArray.from_arrays(pa.array(offsets), names.take(pa.array(reasons))), names.take(first)]
+    return pa.table(decided, schema=DECISION_SCHEMA)
 
 
 @cache
@@ -191,7 +197,7 @@ def _check(sql: str, known: Mapping[str, pa.DataType]) -> None:
     try:
         ((_, kind, *_),) = _query(pa.table(zeros), f"DESCRIBE SELECT ({sql}\n) FROM attributes").fetchall()
         if kind == "BOOLEAN":
-            _evaluate(pa.table(zeros), sql)
+            _evaluate(pa.table(zeros), [sql])
     except duckdb.Error as error:
         raise PredicateError("", f"{sql!r} cannot be decided: {_first_line(error)}") from error
     if kind != "BOOLEAN":
@@ -205,10 +211,11 @@ def _zero(kind: pa.DataType) -> pa.Array:
     return pa.array([""], kind) if pa.types.is_string(kind) else pa.nulls(1, kind)
 
 
-def _evaluate(table: pa.Table, sql: str) -> np.ndarray:
-    """[rows] bool; NULL is False."""
-    values = _query(table, f"SELECT coalesce(({sql}\n), false) AS holds FROM attributes").fetchnumpy()["holds"]
-    return np.asarray(values, dtype=np.bool_)
+def _evaluate(table: pa.Table, predicates: Sequence[str]) -> np.ndarray:
+    """[rows, predicates] bool; NULL is False. One query for all: each costs a millisecond."""
+    columns = ", ".join(f"coalesce(({sql}\n), false) AS p{index}" for index, sql in enumerate(predicates))
+    values = _query(table, f"SELECT {columns} FROM attributes").fetchnumpy()
+    return np.stack([np.asarray(values[f"p{index}"], dtype=np.bool_) for index in range(len(predicates))], axis=1)
 
 
 def _query(table: pa.Table, sql: str) -> duckdb.DuckDBPyConnection:
