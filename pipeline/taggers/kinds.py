@@ -107,8 +107,8 @@ def configured(name: str, declared: Mapping[str, Any], folder: Path, document: D
     values = dict(declared)
     chosen = values.pop("kind", None)
     if chosen not in KINDS:
-        hint = suggestion(str(chosen), KINDS) if chosen else ""
-        raise document.error((*key, "kind"), f"unknown kind `{chosen}`{hint}; there are {', '.join(sorted(KINDS))}")
+        what = f"unknown kind `{chosen}`{suggestion(str(chosen), KINDS)}" if chosen else "this key is missing"
+        raise document.error((*key, "kind"), f"{what}; there are {', '.join(sorted(KINDS))}")
     try:
         settings = KINDS[chosen].settings.model_validate(values)
     except ValidationError as error:
