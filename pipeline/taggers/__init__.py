@@ -32,7 +32,7 @@ from pipeline.documents import SCHEMA
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.text.words import Words
+    from pipeline.text.words import Chunks, Words
 
 Tokens = tuple[npt.NDArray[np.unsignedinteger], npt.NDArray[np.int64]]
 Values = Mapping[str, pa.Array | npt.NDArray]
@@ -101,10 +101,14 @@ class Batch:
     def words(self, kind: "Literal['whitespace', 'spacy', 'unicode']") -> "Words":
         """The texts cut into words in one of three ways (words.py), once for all taggers."""
         if kind not in self._words:
-            from pipeline.text.words import segment
-
-            self._words[kind] = segment(*self.utf8, kind)
+            self._words[kind] = self._chunks.words(kind)
         return self._words[kind]
+
+    @cached_property
+    def _chunks(self) -> "Chunks":
+        from pipeline.text.words import Chunks
+
+        return Chunks(*self.utf8)
 
     @property
     def tokens(self) -> Tokens:

@@ -89,13 +89,19 @@ def _cut(chunks, first, last, classes, counts, begins, ends):  # type: ignore[no
 
 
 @native
+def is_mark(classes, code):  # type: ignore[no-untyped-def]
+    """Whether the character belongs to the one before it, whatever that is but a line end (WB4)."""
+    return EXTEND <= classes[code] & (PICTURE - 1) <= ZWJ
+
+
+@native
 def with_blanks_before(data, origin, at, classes):  # type: ignore[no-untyped-def]
     """Where the segment of the character at byte `at` begins, if whitespace stands before that; `origin`: where the text does.
 
     At `at`, but a mark belongs to the whitespace before it (WB4, unless that ends a line), and blanks belong together (WB3d).
     """
     code, _ = decode(data, at)
-    if at == origin or not EXTEND <= classes[code] & (PICTURE - 1) <= ZWJ:
+    if at == origin or not is_mark(classes, code):
         return at
     code, width = decode_back(data, at)
     kind = classes[code] & (PICTURE - 1)

@@ -27,6 +27,7 @@ Ints = npt.NDArray[np.int32]
 
 _REMEMBERED = 1 << 19  # chunks, at most _REMEMBERED_BYTES of them in all, and four times as many words in them
 _REMEMBERED_BYTES = 1 << 25
+_NO_CLASSES = np.empty(0, np.uint8)
 _CUT_AT_ONCE = 1 << 16  # bytes of new chunks, or one chunk if that is longer
 
 
@@ -100,88 +101,132 @@ class Words:
 
 
 def segment(data: Bytes, offsets: Offsets, kind: Kind) -> Words:
-    """The words of the texts data[offsets[d]:offsets[d + 1]], which are valid UTF-8.
+    """`Chunks(data, offsets).words(kind)`, for who needs the texts in one way only."""
+    return Chunks(data, offsets).words(kind)
 
-    whitespace: the pieces of `str.split()`. spacy: the tokens of spaCy's English tokenizer without those that are
-    whitespace, as datatrove's `split_into_words` gives them. unicode: the segments between the word boundaries of
-    UAX #29 (Unicode 16, as `uniseg` has them) that are not whitespace alone; punctuation is included.
-    """
-    remembered = _remembered()
-    splitter = remembered.get(kind)
-    if splitter is None or splitter.is_large():
-        splitter = remembered[kind] = _Splitter(kind)
-    return splitter.split(data, offsets)
+
+class Chunks:
+    """The texts data[offsets[d]:offsets[d + 1]], which are valid UTF-8, cut at whitespace, to get their words from."""
+
+    def __init__(self, data: Bytes, offsets: Offsets) -> None:
+        self._data, self._offsets = data, offsets
+        self._memory = _memory()
+        # Numbers of the chunks, their first bytes, and the chunks of text d: counts[d] … counts[d + 1] - 1.
+        self._chunks = self._memory.split(data, offsets[:-1], offsets[1:], _NO_CLASSES)
+
+    def words(self, kind: Kind) -> Words:
+        """whitespace: the pieces of `str.split()`. spacy: the tokens of spaCy's English tokenizer without those that are
+        whitespace, as datatrove's `split_into_words` gives them. unicode: the segments between the word boundaries of
+        UAX #29 (Unicode 16, as `uniseg` has them) that are not whitespace alone; punctuation is included.
+        """
+        memory = self._memory
+        ids, starts, counts = self._chunks if kind != "unicode" else self._unicode_chunks()
+        if kind == "whitespace":
+            vocabulary = memory.vocabulary
+            vocabulary.table = memory.chunks
+        else:
+            cutter = memory.cutters[kind]
+            cutter.learn(memory.chunks)
+            vocabulary = cutter.vocabulary
+            ids, starts, counts = cutter.expanded(ids, starts, counts)
+        table = vocabulary.table
+        count = int(table.count[0])
+        sizes = np.diff(table.starts[: count + 1]).astype(np.int32)
+        if kind == "spacy":
+            ids, starts, counts = spacy_words.mend(ids, starts, counts, sizes, self._data)
+        return Words(ids, counts, starts, table.characters[:count], sizes, table.hashes[:count], vocabulary, table)
+
+    def _unicode_chunks(self) -> tuple[Ints, Offsets, Offsets]:
+        """The chunks with those texts cut anew where UAX #29 binds what is whitespace elsewhere."""
+        ids, starts, counts = self._chunks
+        classes, odd = unicode_words.classes(), np.zeros(len(counts) - 1, np.bool_)
+        _find_odd(self._data, self._offsets, ids, starts, counts, self._memory.chunks.starts, classes, odd)
+        if not odd.any():
+            return self._chunks
+        odd_ids, odd_starts, odd_counts = self._memory.split(self._data, self._offsets[:-1][odd], self._offsets[1:][odd], classes)
+        sizes = np.diff(counts)
+        plain = np.repeat(~odd, sizes)
+        sizes[odd] = np.diff(odd_counts)
+        replaced = np.repeat(odd, sizes)
+        new_ids, new_starts = np.empty(len(replaced), np.int32), np.empty(len(replaced), np.int64)
+        new_ids[replaced], new_ids[~replaced] = odd_ids, ids[plain]
+        new_starts[replaced], new_starts[~replaced] = odd_starts, starts[plain]
+        return new_ids, new_starts, np.concatenate([[0], np.cumsum(sizes)])
+
+
+class _Memory:
+    """What is known so far: the chunks seen, and for each kind the words of each."""
+
+    def __init__(self) -> None:
+        self.chunks = interning.new_table()
+        self.vocabulary = Vocabulary()  # of whitespace: the chunks
+        self.cutters = {"spacy": _Cutter(spacy_words.cut), "unicode": _Cutter(unicode_words.cut)}
+        self.cutters["spacy"].vocabulary.table = interning.table_of(spacy_words.seeds())
+
+    def is_large(self) -> bool:
+        count = int(self.chunks.count[0])
+        words = max(len(cutter.words) for cutter in self.cutters.values())
+        return max(count, words // 4) > _REMEMBERED or int(self.chunks.starts[count]) > _REMEMBERED_BYTES
+
+    def split(self, data: Bytes, begins: Offsets, ends: Offsets, classes: Bytes) -> tuple[Ints, Offsets, Offsets]:
+        most = int((ends - begins + 1).sum()) // 2 + 1  # pages that are not written to cost nothing
+        ids, starts, counts = np.empty(most, np.int32), np.empty(most, np.int64), np.zeros(len(begins) + 1, np.int64)
+        place = np.zeros(3, np.int64)
+        while missing := _find_chunks(data, begins, ends, place, self.chunks, ids, starts, counts, classes):
+            self.chunks = interning.with_room(self.chunks, 1, missing)
+        return ids[: place[2]], starts[: place[2]], counts
 
 
 @cache
-def _remembered() -> dict[str, "_Splitter"]:
-    return {}
+def _memories() -> list[_Memory]:
+    return []
 
 
-class _Splitter:
-    """What is known so far about the words of one kind: the chunks seen, the words of each, the vocabulary."""
+def _memory() -> _Memory:
+    memories = _memories()
+    if not memories or memories[0].is_large():
+        memories[:] = [_Memory()]
+    return memories[0]
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.chunks = interning.new_table()
+
+class _Cutter:
+    """The words of one kind in the chunks seen, and their vocabulary."""
+
+    def __init__(self, cut: Callable[[Table, int, int], tuple[Ints, Ints, Ints]]) -> None:
         self.vocabulary = Vocabulary()
         # Words of chunk c: words[offsets[c] : offsets[c + 1]], which begin at the bytes `begins` of the chunk.
         self.offsets = np.zeros(1, np.int64)
         self.words = np.empty(0, np.int32)
         self.begins = np.empty(0, np.int32)
-        if kind == "spacy":
-            self.vocabulary.table = interning.table_of(spacy_words.seeds())
+        self._cut = cut
 
-    def is_large(self) -> bool:
-        count = int(self.chunks.count[0])
-        return max(count, len(self.words) // 4) > _REMEMBERED or int(self.chunks.starts[count]) > _REMEMBERED_BYTES
+    def expanded(self, chunks: Ints, starts: Offsets, counts: Offsets) -> tuple[Ints, Offsets, Offsets]:
+        """Each chunk replaced by its words."""
+        total = int(np.diff(self.offsets)[chunks].sum())
+        words = np.empty(total, np.int32), np.empty(total, np.int64), np.zeros_like(counts)
+        _expand(chunks, starts, counts, self.offsets, self.words, self.begins, *words)
+        return words
 
-    def split(self, data: Bytes, offsets: Offsets) -> Words:
-        ids, starts, counts = self._split_at_whitespace(data, offsets)
-        if self.kind == "whitespace":
-            self.vocabulary.table = self.chunks
-        else:
-            self._cut_new_chunks()
-            total = int(np.diff(self.offsets)[ids].sum())
-            words = np.empty(total, np.int32), np.empty(total, np.int64), np.zeros_like(counts)
-            _expand(ids, starts, counts, self.offsets, self.words, self.begins, *words)
-            ids, starts, counts = words
-        table = self.vocabulary.table
-        count = int(table.count[0])
-        sizes = np.diff(table.starts[: count + 1]).astype(np.int32)
-        if self.kind == "spacy":
-            ids, starts, counts = spacy_words.mend(ids, starts, counts, sizes, data)
-        return Words(ids, counts, starts, table.characters[:count], sizes, table.hashes[:count], self.vocabulary, table)
-
-    def _split_at_whitespace(self, data: Bytes, offsets: Offsets) -> tuple[Ints, Offsets, Offsets]:
-        most = int(offsets[-1] - offsets[0] + len(offsets)) // 2 + 1  # pages that are not written to cost nothing
-        ids, starts, counts = np.empty(most, np.int32), np.empty(most, np.int64), np.zeros(len(offsets), np.int64)
-        place = np.array([0, offsets[0], 0], np.int64)
-        classes = unicode_words.classes() if self.kind == "unicode" else np.empty(0, np.uint8)
-        while missing := _find_chunks(data, offsets, place, self.chunks, ids, starts, counts, classes):
-            self.chunks = interning.with_room(self.chunks, 1, missing)
-        return ids[: place[2]], starts[: place[2]], counts
-
-    def _cut_new_chunks(self) -> None:
-        cut = spacy_words.cut if self.kind == "spacy" else unicode_words.cut
-        known, total = len(self.offsets) - 1, int(self.chunks.count[0])
+    def learn(self, chunks: Table) -> None:
+        """Cut the chunks that came since the last call."""
+        known, total = len(self.offsets) - 1, int(chunks.count[0])
         counts, words, begins = [], [self.words], [self.begins]
         while known < total:
-            ends = self.chunks.starts[known + 1 : total + 1]
-            stop = known + max(1, int(np.searchsorted(ends, self.chunks.starts[known] + _CUT_AT_ONCE, "right")))
-            pieces = cut(self.chunks, known, stop)
+            ends = chunks.starts[known + 1 : total + 1]
+            stop = known + max(1, int(np.searchsorted(ends, chunks.starts[known] + _CUT_AT_ONCE, "right")))
+            pieces = self._cut(chunks, known, stop)
             counts.append(pieces[0])
-            words.append(self._numbers(known, *pieces))
+            words.append(self._numbers(chunks, known, *pieces))
             begins.append(pieces[1])
             known = stop
         if counts:
             self.offsets = np.concatenate([self.offsets, self.offsets[-1] + np.cumsum(np.concatenate(counts), dtype=np.int64)])
             self.words, self.begins = np.concatenate(words), np.concatenate(begins)
 
-    def _numbers(self, chunk: int, counts: Ints, begins: Ints, ends: Ints) -> Ints:
+    def _numbers(self, chunks: Table, chunk: int, counts: Ints, begins: Ints, ends: Ints) -> Ints:
         numbers, place = np.empty(len(begins), np.int32), np.zeros(3, np.int64)
         place[0] = chunk
-        while missing := _intern_words(self.vocabulary.table, self.chunks, chunk, counts, begins, ends, numbers, place):
+        while missing := _intern_words(self.vocabulary.table, chunks, chunk, counts, begins, ends, numbers, place):
             self.vocabulary.table = interning.with_room(self.vocabulary.table, 1, missing)
         return numbers
 
@@ -193,15 +238,15 @@ def _is_gap(code, classes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _find_chunks(data, offsets, place, table, ids, starts, counts, classes):  # type: ignore[no-untyped-def]
+def _find_chunks(data, begins, ends, place, table, ids, starts, counts, classes):  # type: ignore[no-untyped-def]
     """Number the stretches without whitespace, going on from `place`: text, byte, chunks so far.
 
     Returns 0 when all is done, else the bytes that the table has no room for. `classes`: Word_Break of UAX #29 or empty;
     with them a mark takes the whitespace that it follows into its chunk, since both are one segment.
     """
     text, at, done = place
-    while text < len(offsets) - 1:
-        at, stop = max(at, offsets[text]), offsets[text + 1]
+    while text < len(begins):
+        at, stop = max(at, begins[text]), ends[text]
         while at < stop:
             code, width = decode(data, at)
             if _is_gap(code, classes):
@@ -209,7 +254,7 @@ def _find_chunks(data, offsets, place, table, ids, starts, counts, classes):  # 
                 continue
             start = at
             if code >= 0x80 and len(classes) > 0:
-                start = unicode_words.with_blanks_before(data, offsets[text], at, classes)
+                start = unicode_words.with_blanks_before(data, begins[text], at, classes)
             while at < stop:
                 byte = data[at]
                 if byte < 0x80:
@@ -231,6 +276,23 @@ def _find_chunks(data, offsets, place, table, ids, starts, counts, classes):  # 
         counts[text] = done
     place[2] = done
     return 0
+
+
+@kernel
+def _find_odd(data, offsets, ids, starts, counts, chunk_starts, classes, odd):  # type: ignore[no-untyped-def]
+    """Note the texts with whitespace that is U+202F or that a chunk follows which begins with a mark."""
+    for text in range(len(odd)):
+        end, last = offsets[text], offsets[text + 1]
+        for chunk in range(counts[text], counts[text + 1] + 1):
+            start = starts[chunk] if chunk < counts[text + 1] else last
+            for at in range(end, start - 2):
+                if data[at] == 0xE2 and data[at + 1] == 0x80 and data[at + 2] == 0xAF:
+                    odd[text] = True
+            if start == last:
+                break
+            if data[start] >= 0x80 and start > offsets[text] and unicode_words.is_mark(classes, decode(data, start)[0]):
+                odd[text] = True
+            end = start + chunk_starts[ids[chunk] + 1] - chunk_starts[ids[chunk]]
 
 
 @kernel
