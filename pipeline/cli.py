@@ -99,8 +99,9 @@ def classifier(
     from pipeline.terminal import titled
 
     report = train(good, bad, out)
-    title = f"{report.held_out_good} good and {report.held_out_bad} bad texts held out of {report.good} and {report.bad} trained on"
-    table = titled(title, "keep scores from", "precision", "recall", "of the bad kept")
+    held_out = f"{report.held_out_good} good and {report.held_out_bad} bad texts held out"
+    print(f"trained on {report.good} good and {report.bad} bad texts; measured on {held_out}:")
+    table = titled("", "keep scores from", "precision", "recall", "of the bad kept")
     for point in report.points:
         table.add_row(f"{point.threshold:g}", f"{point.precision:.3f}", f"{point.recall:.3f}", f"{point.kept_of_bad:.1%}")
     console().print(table)
