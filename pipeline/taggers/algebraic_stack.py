@@ -72,13 +72,14 @@ def algebraic_stack(batch: Batch) -> dict[str, pa.Array | npt.NDArray]:
     code_test_share: occurrences of "@test" / lines ("\\n" + 1), the sign of Julia's test files; 0.0 for an empty text.
     """
     from pipeline.taggers.code import files
+    from pipeline.text.utf8 import occurrences
 
     language, text = files(batch)["code_language"], batch["text"].cast(pa.large_string())
-    lines = pc.add(pc.count_substring(text, "\n"), 1)
+    lines, tests = (occurrences(*batch.utf8, np.frombuffer(string, np.uint8), 0) for string in (b"\n", b"@test"))
     return {
         "code_mathematical": _found(text, language, MATHEMATICAL, otherwise=True),
         "code_foreign": _found(text, language, FOREIGN, otherwise=False),
-        "code_test_share": pc.divide(pc.cast(pc.count_substring(text, "@test"), pa.float64()), lines),
+        "code_test_share": tests / (lines + 1),
     }
 
 

@@ -83,12 +83,10 @@ def gopher_dclm_repetition(batch: Batch) -> dict[str, npt.NDArray]:
         columns[f"gopher_dclm_duplicate_{name}_share"] = copies / np.maximum(count, 1)
         columns[f"gopher_dclm_duplicate_{name}_character_share"] = copy_characters / np.maximum(characters, 1)
     words = batch.words("unicode")
-    wanted = words.table(_begins_alphanumeric)[words.ids] > 0
-    ids = words.ids[wanted]
-    word_offsets = np.concatenate([[0], np.cumsum(wanted)])[words.offsets]
-    counts = ngrams.ngram_counts(ids, word_offsets, words.lengths)
-    total = np.concatenate([[0], np.cumsum(words.lengths[ids])])[word_offsets]
-    characters = np.maximum(np.diff(total), 1)
+    wanted = words.table(_begins_alphanumeric) > 0
+    word_offsets = np.concatenate([[0], np.cumsum(words.totals(wanted))])
+    counts = ngrams.ngram_counts(words.ids[wanted[words.ids]], word_offsets, words.lengths)
+    characters = np.maximum(words.totals(words.lengths * wanted), 1)
     for n in range(2, 11):
         count = counts[:, n - 2]
         if n < 5:

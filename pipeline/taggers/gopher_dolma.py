@@ -56,14 +56,14 @@ def gopher_dolma(batch: Batch) -> dict[str, npt.NDArray]:
     words = batch.words("whitespace")
     count = np.diff(words.offsets)
     some = np.maximum(count, 1)
-    found = words.flags(_character_table())[words.ids]
-    characters = np.maximum(_sums(words.lengths[words.ids], words.offsets), 1)
+    found = words.flags(_character_table())
+    characters = np.maximum(words.totals(words.lengths), 1)
     columns = {
         "gopher_dolma_words": count,
         "gopher_dolma_median_word_length": _medians(words.lengths[words.ids], words.offsets),
-        "gopher_dolma_symbol_word_share": _sums(found & _SYMBOL != 0, words.offsets) / some,
-        "gopher_dolma_alphabetic_word_share": _sums(found & utf8.LETTER, words.offsets) / some,
-        "gopher_dolma_required_words": _sums(np.isin(words.hashes[words.ids], _required()), words.offsets),
+        "gopher_dolma_symbol_word_share": words.totals(found & _SYMBOL != 0) / some,
+        "gopher_dolma_alphabetic_word_share": words.totals(found & utf8.LETTER) / some,
+        "gopher_dolma_required_words": words.totals(np.isin(words.hashes, _required())),
         **_lines(*batch.utf8, characters),
     }
     counts = ngrams.ngram_counts(words.ids, words.offsets, words.lengths)

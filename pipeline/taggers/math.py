@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.taggers import SPANS, Batch, tagger
 
@@ -57,10 +56,11 @@ def math_text(batch: Batch) -> dict[str, npt.NDArray]:
     math_accented_share: characters that are, in lower case, one of à â ä è é ê ï î ô ö û ü / characters (has_accented_char).
     """
     from pipeline.text.math_text import accent_counts, formula_counts
+    from pipeline.text.utf8 import occurrences
 
     formulas = formula_counts(*batch.utf8)
     texts = batch["text"]
-    indexed = np.flatnonzero(pc.match_substring(texts, "\\PageIndex{").to_numpy(zero_copy_only=False))
+    indexed = np.flatnonzero(occurrences(*batch.utf8, np.frombuffer(b"\\PageIndex{", np.uint8), 0))
     if len(indexed):
         cleaned = texts.take(pa.array(indexed)).to_pylist()
         for pattern in _PAGE_INDEX:
@@ -77,11 +77,13 @@ def math_macro_lines(batch: Batch) -> tuple[dict[str, npt.NDArray], dict[str, pa
     math_macro_lines: their number. A line, between "\\n", goes with the "\\n" after it, a last one with that before it, so
     that what is left is the other lines joined. An empty text has none.
     """
+    from pipeline.text.utf8 import occurrences
+
     counts = np.zeros(len(batch), dtype=np.int64)
     spans: list[tuple[int, int, int]] = []
     texts = batch["text"]
-    several = pc.greater(pc.count_substring(texts, "newcommand"), 1)
-    for row in np.flatnonzero(several.to_numpy(zero_copy_only=False)).tolist():
+    several = occurrences(*batch.utf8, np.frombuffer(b"newcommand", np.uint8), 2) > 1
+    for row in np.flatnonzero(several).tolist():
         cut = _macro_lines(texts[row].as_py().encode())
         counts[row] = len(cut)
         spans += [(row, start, end) for start, end in cut]

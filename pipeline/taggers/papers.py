@@ -4,7 +4,7 @@ peS2o's text is title, blank line, abstract, and of full papers (S2ORC) blank li
 mixes/filters/pes2o.yaml, arXiv's in mixes/filters/arxiv.yaml.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.taggers import Batch, tagger
+
+if TYPE_CHECKING:
+    from pipeline.text.words import Words
 
 # The sectioning commands that RedPajama's cleaning begins a paper with (readers/latex.py), as RE2.
 _SECTION = r"(?s)\\(?:chapter|part|section|subsection|subsubsection)\*?(?:\[.*?\])?\{.*?\}"
@@ -61,24 +64,27 @@ def papers(batch: Batch) -> dict[str, pa.Array | npt.NDArray]:
     their share is `top_word_share`. paper_spaced_letters: matches of `\\b([A-Za-z]\\s)([a-z]\\s)*[A-Za-z]\\b` in Python's
     meaning, such as the two in "A b stra c t".
     """
-    from pipeline.text.paper_text import spaced_letters, top_words
-    from pipeline.text.utf8 import length_counts
+    from pipeline.text.paper_text import parts, spaced_letters, top_words
 
     flat, offsets = batch.utf8
-    words = length_counts(flat, offsets)[:, 2]
-    pieces = pc.split_pattern(batch["text"].cast(pa.large_string()), "\n\n")
-    starts = pieces.offsets.to_numpy()
-    words_of_pieces = length_counts(*Batch(pa.table({"text": pieces.values})).utf8)[:, 2]
-    paragraphs = np.concatenate([[0], np.cumsum(words_of_pieces > 0)])[starts]
-    top = top_words(flat, offsets).tolist()
-    data = flat.tobytes()
+    words = batch.words("whitespace")
+    paragraphs, body_words = parts(flat, offsets, words).T
+    first, second = (_strings(flat, words, places) for places in top_words(words).T)
     return {
-        "paper_paragraphs": np.diff(paragraphs),
-        "paper_body_words": words - words_of_pieces[starts[:-1]],
-        "paper_top_word": pa.array([data[a:b].decode() for a, b, _, _ in top], pa.string()),
-        "paper_second_word": pa.array([data[a:b].decode() for _, _, a, b in top], pa.string()),
+        "paper_paragraphs": paragraphs,
+        "paper_body_words": body_words,
+        "paper_top_word": first,
+        "paper_second_word": second,
         "paper_spaced_letters": spaced_letters(flat, offsets),
     }
+
+
+def _strings(flat: npt.NDArray[np.uint8], words: "Words", places: npt.NDArray[np.int64]) -> pa.Array:
+    """The words at some places of `words.ids`, "" for -1."""
+    starts = words.starts[places[places >= 0]]
+    ends = starts + words.byte_lengths[words.ids[places[places >= 0]]]
+    found = iter([flat[start:end].tobytes().decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)])
+    return pa.array([next(found) if place >= 0 else "" for place in places.tolist()], pa.string())
 
 
 @tagger(columns={"paper_sections": pa.int64()}, reads=("text",))

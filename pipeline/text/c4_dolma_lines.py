@@ -9,6 +9,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.text.interning import native
 from pipeline.text.lines import Lines, trimmed
 from pipeline.text.utf8 import Bytes, Offsets, decode, is_space
 
@@ -29,16 +30,17 @@ def condemning(data: Bytes, offsets: Offsets) -> npt.NDArray[np.uint8]:
         end = offsets[text + 1]
         for at in range(offsets[text], end):
             byte = data[at]
-            if byte == 0x7B:
+            if byte | 0x20 == 0x70:  # the p of ipsum is rarer than the l of lorem
+                if at - 7 >= offsets[text] and data[at - 1] | 0x20 == 0x69 and _stands(_LOREM_IPSUM, data, at - 7, end):
+                    flags[text] |= LOREM_IPSUM
+            elif byte == 0x7B:
                 flags[text] |= CURLY_BRACE
-            elif byte | 0x20 == 0x6C and _stands(_LOREM_IPSUM, data, at, end):
-                flags[text] |= LOREM_IPSUM
             elif byte | 0x20 == 0x6A and _stands(_JAVASCRIPT, data, at, end):
                 flags[text] |= JAVASCRIPT
     return flags
 
 
-@numba.njit
+@native
 def _stands(word, data, at, end):  # type: ignore[no-untyped-def]
     if at + len(word) > end:
         return False

@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.text.interning import native
 from pipeline.text.lines import DECIMAL, STAYS, WHITESPACE, Found, Kept, Lines, character_table, rows_of, sums, trimmed
 from pipeline.text.sentences import count_sentences
 from pipeline.text.utf8 import Bytes, Counts, decode, is_space
@@ -50,23 +51,31 @@ def _judge(data, line_starts, line_ends, table, phrases, phrase_lengths, notes, 
     begins = np.zeros(256, dtype=np.bool_)
     for phrase in phrases:
         begins[phrase[0]] = True
+    hints = np.zeros(256, dtype=np.bool_)
+    for byte in (0x5B, 0x7B, 0x4A, 0x6A, 0x56, 0x76, 0x4B, 0x6B, 0x46, 0x66, 0x50, 0x70, 0xE2):  # [ { j v k f p, and the Kelvin sign's
+        hints[byte] = True
     text = np.empty(1 << 12, dtype=np.uint8)
     for line in range(len(starts)):
         start, end = trimmed(data, line_starts[line], line_ends[line])
         starts[line], ends[line] = start, end
-        words, longest = _words(data, start, end)
-        if longest > LONGEST_WORD:
+        if _may_have_long_word(data, start, end) and _longest_word(data, start, end) > LONGEST_WORD:
             rules[line] = LONG_WORD
             continue
         if start == end or not (_is_terminal(data[end - 1]) or data[end - 1] == 0x5D):
             rules[line] = NO_TERMINAL_PUNCTUATION
             continue
+        if _is_plain(data, start, end, hints):  # nothing to take out and nothing to find
+            if not _is_terminal(data[end - 1]) or _is_ellipsis(data, start, end):
+                rules[line] = NO_TERMINAL_PUNCTUATION
+            elif not _has_words(data, start, end, FEWEST_WORDS):
+                rules[line] = FEW_WORDS
+            continue
         if end - start > len(text):
             text = np.empty(2 * (end - start), dtype=np.uint8)
         size, cited[line] = _lowered(data, start, end, table, notes, note_lengths, text)
-        if not size or not _is_terminal(text[size - 1]) or _is_ellipsis(text, size):
+        if not size or not _is_terminal(text[size - 1]) or _is_ellipsis(text, 0, size):
             rules[line] = NO_TERMINAL_PUNCTUATION
-        elif words < FEWEST_WORDS:
+        elif not _has_words(data, start, end, FEWEST_WORDS):
             rules[line] = FEW_WORDS
         else:
             found, curly = _found(text, size, begins, phrases, phrase_lengths)
@@ -76,27 +85,81 @@ def _judge(data, line_starts, line_ends, table, phrases, phrase_lengths, notes, 
     return starts, ends, rules, cited, condemns
 
 
-@numba.njit
-def _words(data, start, end):  # type: ignore[no-untyped-def]
-    """Words of `str.split()`, and the characters of the longest."""
-    words = longest = size = 0
+@native
+def _may_have_long_word(data, start, end):  # type: ignore[no-untyped-def]
+    """False only if among every LONGEST_WORD bytes is one of ASCII's whitespace, for which few bytes need be read."""
+    while end - start > LONGEST_WORD:
+        at = start + LONGEST_WORD
+        while at >= start and not (data[at] <= 0x20 and is_space(data[at])):
+            at -= 1
+        if at < start:
+            return True
+        start = at + 1
+    return False
+
+
+@native
+def _longest_word(data, start, end):  # type: ignore[no-untyped-def]
+    """Characters of the longest word of `str.split()`."""
+    longest = size = 0
     while start < end:
         code, width = decode(data, start)
         start += width
         size = 0 if is_space(code) else size + 1
-        words += size == 1
         longest = max(longest, size)
-    return words, longest
+    return longest
 
 
-@numba.njit
+@native
+def _has_words(data, start, end, wanted):  # type: ignore[no-untyped-def]
+    """Whether there are as many words of `str.split()`."""
+    inside = False
+    while start < end and wanted > 0:
+        code, width = decode(data, start)
+        start += width
+        space = is_space(code)
+        wanted -= not space and not inside
+        inside = not space
+    return wanted == 0
+
+
+@native
+def _is_plain(data, start, end, hints):  # type: ignore[no-untyped-def]
+    """True only if there is no bracket, no Kelvin sign and no phrase: none of some letters that each phrase has one of, between
+    its neighbours there: Javascript, priVacy, cooKie, oF use, iPsum. Phrases span no line's end."""
+    for at in range(start, end):
+        byte = data[at]
+        if not hints[byte]:
+            continue
+        if byte >= 0x80:
+            if data[at + 1] == 0x84 and data[at + 2] == 0xAA:
+                return False
+            continue
+        byte |= 0x20
+        if byte == 0x7B:
+            return False
+        if at + 1 == end:
+            continue
+        before, after = data[max(at - 1, start)] | 0x20, data[at + 1] | 0x20
+        if (
+            (byte == 0x6A and after == 0x61)
+            or (byte == 0x76 and before == 0x69 and after == 0x61)
+            or (byte == 0x6B and before == 0x6F and after == 0x69)
+            or (byte == 0x66 and before == 0x6F and after == 0x20)
+            or (byte == 0x70 and before == 0x69 and after == 0x73)
+        ):
+            return False
+    return True
+
+
+@native
 def _is_terminal(byte):  # type: ignore[no-untyped-def]
     return byte == 0x2E or byte == 0x3F or byte == 0x21 or byte == 0x22 or byte == 0x27
 
 
-@numba.njit
-def _is_ellipsis(text, size):  # type: ignore[no-untyped-def]
-    return size >= 3 and text[size - 1] == 0x2E and text[size - 2] == 0x2E and text[size - 3] == 0x2E
+@native
+def _is_ellipsis(text, start, end):  # type: ignore[no-untyped-def]
+    return end - start >= 3 and text[end - 1] == 0x2E and text[end - 2] == 0x2E and text[end - 3] == 0x2E
 
 
 @numba.njit
@@ -200,20 +263,25 @@ def _citations(data, offsets, starts, ends, rules, cited, table, notes, note_len
 def sentences(data: Bytes, lines: Lines, judged: Judged) -> Counts:
     """[texts] int64: sentences (sentences.py) of each text's lines that stay, without their citations, each line by itself."""
     stays = np.flatnonzero(judged.kept.rules == STAYS)
-    starts, ends = judged.kept.starts[stays], judged.kept.ends[stays]
+    starts, ends, cited = judged.kept.starts[stays], judged.kept.ends[stays], judged.cited[stays]
     counts = np.zeros(len(judged.kept.rules), np.int64)
-    counts[stays] = count_sentences(*_cleaned(data, starts, ends, character_table(), *rows_of(_NOTES)))
+    counts[stays] = count_sentences(*_cleaned(data, starts, ends, cited, character_table(), *rows_of(_NOTES)))
     return sums(counts, lines.offsets)
 
 
 @numba.njit(cache=True, nogil=True)
-def _cleaned(data, starts, ends, table, notes, note_lengths):  # type: ignore[no-untyped-def]
+def _cleaned(data, starts, ends, cited, table, notes, note_lengths):  # type: ignore[no-untyped-def]
     """data[starts:ends] without citations: one flat array, and offsets."""
     offsets = np.zeros(len(starts) + 1, dtype=np.int64)
     cleaned = np.empty((ends - starts).sum(), dtype=np.uint8)
     size = 0
     for line in range(len(starts)):
         at = starts[line]
+        if not cited[line]:
+            for i in range(at, ends[line]):
+                cleaned[size + i - at] = data[i]
+            size += ends[line] - at
+            at = ends[line]
         while at < ends[line]:
             stop = _citation(data, at, ends[line], table, notes, note_lengths) if data[at] == 0x5B else at
             if stop == at:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from pipeline.text import fasttext_file, interning
 from pipeline.text.fasttext_file import HIERARCHICAL, SOFTMAX, ModelFile
+from pipeline.text.interning import native
 from pipeline.text.utf8 import Bytes, Offsets
 
 Floats = npt.NDArray[np.float32]
@@ -74,7 +75,7 @@ def _huffman(counts: tuple[int, ...]) -> npt.NDArray[np.int32]:
     return tree
 
 
-@numba.njit
+@native
 def is_space(byte):  # type: ignore[no-untyped-def]
     return byte <= 32 and (byte == 32 or 9 <= byte <= 13 or byte == 0)
 
@@ -157,8 +158,11 @@ def _averages(data, offsets, words, raw, kept, bits, known, spelled, shortest, l
     return hidden, counts
 
 
-@numba.njit
+@native
 def _add(total, matrix, rows, count):  # type: ignore[no-untyped-def]
+    if len(total) == 16:
+        _add16(total, matrix, rows, count)
+        return count
     blocks = len(total) >> 4
     for i in range(count):
         row = rows[i]
@@ -170,7 +174,22 @@ def _add(total, matrix, rows, count):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit
+@native
+def _add16(total, matrix, rows, count):  # type: ignore[no-untyped-def]
+    """The same for rows of 16, as lid.176 has them: the sums stay in registers."""
+    a, b, c, d, e, f, g, h = total[0], total[1], total[2], total[3], total[4], total[5], total[6], total[7]
+    k, s, m, n, o, p, q, r = total[8], total[9], total[10], total[11], total[12], total[13], total[14], total[15]
+    for i in range(count):
+        row = matrix[rows[i]]
+        a, b, c, d = a + row[0], b + row[1], c + row[2], d + row[3]
+        e, f, g, h = e + row[4], f + row[5], g + row[6], h + row[7]
+        k, s, m, n = k + row[8], s + row[9], m + row[10], n + row[11]
+        o, p, q, r = o + row[12], p + row[13], q + row[14], r + row[15]
+    total[0], total[1], total[2], total[3], total[4], total[5], total[6], total[7] = a, b, c, d, e, f, g, h
+    total[8], total[9], total[10], total[11], total[12], total[13], total[14], total[15] = k, s, m, n, o, p, q, r
+
+
+@native
 def _begins(data, start, end, beginning):  # type: ignore[no-untyped-def]
     if end - start < len(beginning):
         return False
@@ -180,14 +199,14 @@ def _begins(data, start, end, beginning):  # type: ignore[no-untyped-def]
     return True
 
 
-@numba.njit
+@native
 def _step(state, byte):  # type: ignore[no-untyped-def]
     """32-bit FNV-1a, except that bytes of 128 and more are negative numbers, as in the models that are published."""
     wide = np.uint64(byte) | (np.uint64(0xFFFFFF00) if byte >= 0x80 else np.uint64(0))
     return ((state ^ wide) * np.uint64(16777619)) & np.uint64(0xFFFFFFFF)
 
 
-@numba.njit
+@native
 def _hash(data, start, end):  # type: ignore[no-untyped-def]
     state = np.uint64(2166136261)
     for i in range(start, end):
@@ -195,7 +214,7 @@ def _hash(data, start, end):  # type: ignore[no-untyped-def]
     return np.int64(state)
 
 
-@numba.njit
+@native
 def _spell(padded, begin, stop, size, rows, waiting, kept, bits, first_ngram, shortest, longest, buckets):  # type: ignore[no-untyped-def]
     """Note the rows of the character n-grams that begin at bytes begin … stop - 1 of a word between < and >."""
     # state % buckets by multiplication: the quotient so found is the right one or one too small.
@@ -227,7 +246,7 @@ def _spell(padded, begin, stop, size, rows, waiting, kept, bits, first_ngram, sh
     return waiting
 
 
-@numba.njit
+@native
 def _add_word_ngrams(total, matrix, line, kept, first_ngram, buckets, word_ngrams):  # type: ignore[no-untyped-def]
     count = 0
     for i in range(len(line)):
@@ -244,21 +263,21 @@ def _add_word_ngrams(total, matrix, line, kept, first_ngram, buckets, word_ngram
     return count
 
 
-@numba.njit
+@native
 def _signed(hashed):  # type: ignore[no-untyped-def]
     """A 32-bit hash as addWordNgrams has it: a signed number, widened to 64 bits."""
     return np.uint64(hashed) | (np.uint64(0xFFFFFFFF00000000) if hashed >= 0x80000000 else np.uint64(0))
 
 
-@numba.njit
-def _dot(hidden, output, scales, row):  # type: ignore[no-untyped-def]
+@native
+def _dot(hidden, text, output, scales, row):  # type: ignore[no-untyped-def]
     total = np.float32(0)
-    for i in range(len(hidden)):
-        total += output[row, i] * hidden[i]
+    for i in range(hidden.shape[1]):
+        total += output[row, i] * hidden[text, i]
     return total * scales[row]
 
 
-@numba.njit
+@native
 def _log(share):  # type: ignore[no-untyped-def]
     return np.float32(np.log(np.float64(share) + 1e-5))
 
@@ -278,9 +297,12 @@ def _hierarchical(hidden, counts, output, scales, tree):  # type: ignore[no-unty
             if scores[node] < least:
                 scores[node] = -np.inf
             if node < labels:
-                result[text, node] = np.exp(scores[node])
+                if scores[node] > -np.inf:
+                    result[text, node] = np.exp(scores[node])
+            elif scores[node] == -np.inf:  # as most are: what is below is not likelier
+                scores[tree[node, 0]] = scores[tree[node, 1]] = -np.inf
             else:
-                odds = np.float32(1) + np.exp(-_dot(hidden[text], output, scales, node - labels))
+                odds = np.float32(1) + np.exp(-_dot(hidden, text, output, scales, node - labels))
                 right = np.float32(1.0 / np.float64(odds))
                 scores[tree[node, 0]] = scores[node] + _log(np.float32(1.0 - np.float64(right)))
                 scores[tree[node, 1]] = scores[node] + _log(right)
@@ -296,7 +318,7 @@ def _flat(hidden, counts, output, scales, softmax):  # type: ignore[no-untyped-d
             continue
         scores = result[text]
         for label in range(len(output)):
-            scores[label] = _dot(hidden[text], output, scales, label)
+            scores[label] = _dot(hidden, text, output, scales, label)
         if softmax:
             most, total = scores.max(), np.float32(0)
             for label in range(len(output)):

@@ -10,12 +10,16 @@ Equal number means equal bytes: strings of at most 7 bytes are their own hash, m
 hashes than those and are compared byte by byte.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from pipeline.text.utf8 import decode
 
@@ -112,26 +116,68 @@ def mix(x):  # type: ignore[no-untyped-def]
     return x ^ x >> np.uint64(33)
 
 
+@intrinsic
+def eight(typing, data, at):  # type: ignore[no-untyped-def]
+    """uint64 of the 8 bytes from `at` on, the first the highest; the caller sees to it that the array has them."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = builder.gep(array.data, [context.cast(builder, arguments[1], signature.args[1], types.int64)])
+        number = builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+        return builder.bswap(number) if sys.byteorder == "little" else number
+
+    return types.uint64(data, at), generate
+
+
+@intrinsic
+def leading_zeros(typing, number):  # type: ignore[no-untyped-def]
+    """Of a uint64 that is not 0: how many zero bits come before its highest one."""
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), generate
+
+
+@native
+def skip_plain(data, at, stop):  # type: ignore[no-untyped-def]
+    """The first byte from `at` on that is neither a visible ASCII character nor DEL: ≤ 0x20 or ≥ 0x80; or `stop`."""
+    high = np.uint64(0x8080808080808080)
+    while at + 8 <= stop:
+        word = eight(data, at)
+        # Of bytes below 0x80, adding 0x5F sets the highest bit where they are above 0x20, and carries nothing over.
+        special = (word | ~((word & ~high) + np.uint64(0x5F5F5F5F5F5F5F5F))) & high
+        if special:
+            return at + (np.int64(leading_zeros(special)) >> 3)
+        at += 8
+    while at < stop and 0x20 < data[at] < 0x80:
+        at += 1
+    return at
+
+
+@native
+def _few(data, start, stop):  # type: ignore[no-untyped-def]
+    """At most 7 bytes as a number, the first the highest."""
+    if start < stop and start + 8 <= len(data):
+        return eight(data, start) >> np.uint64(64 - 8 * (stop - start))
+    word = np.uint64(0)
+    for at in range(start, stop):
+        word = word << np.uint64(8) | np.uint64(data[at])
+    return word
+
+
 @native
 def hash_bytes(data, start, stop):  # type: ignore[no-untyped-def]
     """uint64 of data[start:stop], the same everywhere and always; different for different strings of ≤ 7 bytes."""
-    word = np.uint64(0)
     if stop - start <= 7:
-        for at in range(start, stop):
-            word = word << np.uint64(8) | np.uint64(data[at])
-        return mix(word | np.uint64(stop - start) << np.uint64(56))
+        return mix(_few(data, start, stop) | np.uint64(stop - start) << np.uint64(56))
     hashed = np.uint64(stop - start)
     at = start
     while at + 8 <= stop:
-        for i in range(at, at + 8):
-            word = word << np.uint64(8) | np.uint64(data[i])
-        hashed = (hashed ^ word) * np.uint64(0x9E3779B97F4A7C15)
+        hashed = (hashed ^ eight(data, at)) * np.uint64(0x9E3779B97F4A7C15)
         hashed ^= hashed >> np.uint64(32)
         at += 8
-    word = np.uint64(0)
-    for i in range(at, stop):
-        word = word << np.uint64(8) | np.uint64(data[i])
-    hashed = mix((hashed ^ word) * np.uint64(0x9E3779B97F4A7C15))
+    hashed = mix((hashed ^ _few(data, at, stop)) * np.uint64(0x9E3779B97F4A7C15))
     # The top byte of what goes into the last mix is the length of short strings; long ones have 8 to 255 there.
     top = np.uint64(8) + (hashed >> np.uint64(56)) % np.uint64(248)
     return mix(hashed & np.uint64(0x00FFFFFFFFFFFFFF) | top << np.uint64(56))
@@ -148,8 +194,11 @@ def intern(table, data, start, stop):  # type: ignore[no-untyped-def]
     """The number of data[start:stop], a new one if the table does not have it; -1 if there is no room for a new one."""
     hashed = hash_bytes(data, start, stop)
     number, slot = _look_up(table, hashed, data, start, stop)
-    if number >= 0:
-        return number
+    return number if number >= 0 else _insert(table, hashed, slot, data, start, stop)
+
+
+@native
+def _insert(table, hashed, slot, data, start, stop):  # type: ignore[no-untyped-def]
     number = np.int32(table.count[0])
     begin = table.starts[number]
     if number == len(table.hashes) or begin + stop - start > len(table.arena):
@@ -184,10 +233,14 @@ def _same(table, number, data, start, stop):  # type: ignore[no-untyped-def]
     begin = table.starts[number]
     if table.starts[number + 1] - begin != stop - start:
         return False
-    at = 0
-    while at < stop - start and table.arena[begin + at] == data[start + at]:
+    at, size = 0, stop - start
+    while at + 8 <= size:
+        if eight(table.arena, begin + at) != eight(data, start + at):
+            return False
+        at += 8
+    while at < size and table.arena[begin + at] == data[start + at]:
         at += 1
-    return at == stop - start
+    return at == size
 
 
 @kernel

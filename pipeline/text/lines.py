@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.taggers import SPANS
+from pipeline.text.interning import native
 from pipeline.text.utf8 import Bytes, Offsets, decode, is_space
 
 UPPER, DIGIT, DECIMAL, WORD = 1, 2, 4, 8
@@ -72,8 +73,12 @@ def _cut(data, offsets, universal):  # type: ignore[no-untyped-def]
         for byte in (0x0B, 0x0C, 0x0D, 0x1C, 0x1D, 0x1E, 0xC2, 0xE2):
             may_break[byte] = True
     most = texts
-    for at in range(offsets[0], offsets[texts]):
-        most += may_break[data[at]]
+    if universal:
+        for at in range(offsets[0], offsets[texts]):
+            most += may_break[data[at]]
+    else:
+        for at in range(offsets[0], offsets[texts]):
+            most += data[at] == 0x0A
     starts, ends, stops = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     line_offsets = np.zeros(texts + 1, dtype=np.int64)
     lines = 0
@@ -95,7 +100,7 @@ def _cut(data, offsets, universal):  # type: ignore[no-untyped-def]
     return starts[:lines].copy(), ends[:lines].copy(), stops[:lines].copy(), line_offsets
 
 
-@numba.njit
+@native
 def _break_width(data, at, end):  # type: ignore[no-untyped-def]
     """Bytes of the line break at `at`, 0 if there is none."""
     byte = data[at]
@@ -106,9 +111,11 @@ def _break_width(data, at, end):  # type: ignore[no-untyped-def]
     return 2 if byte == 0x0D and at + 1 < end and data[at + 1] == 0x0A else 1
 
 
-@numba.njit
+@native
 def trimmed(data, start, end):  # type: ignore[no-untyped-def]
     """data[start:end] without the whitespace at both ends, as `str.strip()` has it: (start, end), equal if nothing is left."""
+    if start < end and 0x20 < data[start] < 0x80 and 0x20 < data[end - 1] < 0x80:
+        return start, end
     while start < end:
         code, width = decode(data, start)
         if not is_space(code):

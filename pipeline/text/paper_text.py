@@ -11,40 +11,59 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.text.utf8 import SLOTS, Bytes, Counts, Offsets, count_words, decode, doubled, is_space, place_words
+from pipeline.text.interning import native
+from pipeline.text.utf8 import Bytes, Counts, Offsets, decode, is_space
+from pipeline.text.words import Words
+
+
+def top_words(words: Words) -> Counts:
+    """[n, 2] int64: which of the words, by its place in `words.ids`, is the first of the most frequent one and of the second.
+
+    Of equally frequent ones the first to occur, as `Counter.most_common` has it. -1 where a text has no such word.
+    """
+    return _top_words(words.ids, words.offsets, len(words.lengths))
 
 
 @numba.njit(cache=True, nogil=True)
-def top_words(data: Bytes, offsets: Offsets) -> Counts:
-    """[n, 4] int64: where the most frequent word and the second most frequent one begin and end in `data`.
-
-    Words of `str.split()`; of equally frequent ones the first to occur, as `Counter.most_common` has it. 0, 0 where a text
-    has no such word.
-    """
-    places = np.zeros((len(offsets) - 1, 4), dtype=np.int64)
-    slots = np.empty(SLOTS, dtype=np.int32)
-    seen = np.empty((SLOTS // 2, 4), dtype=np.int64)
+def _top_words(ids, offsets, vocabulary):  # type: ignore[no-untyped-def]
+    places = np.full((len(offsets) - 1, 2), -1, dtype=np.int64)
+    times = np.zeros(vocabulary, dtype=np.int32)
     for text in range(len(places)):
-        size, distinct = SLOTS, 0
-        place_words(slots, size, seen, 0)
-        at, distinct = count_words(data, offsets[text], offsets[text + 1], slots, size, seen, distinct)
-        while at < offsets[text + 1]:  # as in utf8.word_counts
-            size *= 2
-            if size > len(slots):
-                slots, seen = np.empty(size, dtype=np.int32), doubled(seen)
-            place_words(slots, size, seen, distinct)
-            at, distinct = count_words(data, at, offsets[text + 1], slots, size, seen, distinct)
-        first = second = -1
-        for row in range(distinct):
-            if first < 0 or seen[row, 3] > seen[first, 3]:
-                first, second = row, first
-            elif second < 0 or seen[row, 3] > seen[second, 3]:
-                second = row
-        if first >= 0:
-            places[text, 0], places[text, 1] = seen[first, 0], seen[first, 1]
-        if second >= 0:
-            places[text, 2], places[text, 3] = seen[second, 0], seen[second, 1]
+        for at in range(offsets[text], offsets[text + 1]):
+            times[ids[at]] += 1
+        most = second_most = 0
+        for at in range(offsets[text], offsets[text + 1]):
+            found = times[ids[at]]
+            times[ids[at]] = 0  # a word counts where it is first, and the next text finds nothing
+            if found > most:
+                places[text, 1], second_most = places[text, 0], most
+                places[text, 0], most = at, found
+            elif found > second_most:
+                places[text, 1], second_most = at, found
     return places
+
+
+def parts(data: Bytes, offsets: Offsets, words: Words) -> Counts:
+    """[n, 2] int64: pieces between "\\n\\n" with a word in them; words behind the first "\\n\\n"."""
+    return _parts(data, offsets, words.ids, words.offsets, words.starts, words.byte_lengths)
+
+
+@numba.njit(cache=True, nogil=True)
+def _parts(data, offsets, ids, word_offsets, starts, sizes):  # type: ignore[no-untyped-def]
+    counts = np.zeros((len(offsets) - 1, 2), dtype=np.int64)
+    for text in range(len(counts)):
+        before = offsets[text]
+        behind = False  # are we behind a "\n\n"?
+        for word in range(word_offsets[text], word_offsets[text + 1]):
+            # "\n" parts words, so that every "\n\n" is between two of them, and two "\n" there are one.
+            parted = False
+            for at in range(before + 1, starts[word]):
+                parted |= data[at] == 0x0A and data[at - 1] == 0x0A
+            behind |= parted
+            counts[text, 0] += parted or word == word_offsets[text]
+            counts[text, 1] += behind
+            before = starts[word] + sizes[ids[word]]
+    return counts
 
 
 @functools.cache
@@ -65,6 +84,11 @@ def _spaced_letters(data: Bytes, offsets: Offsets, word_characters: npt.NDArray[
         at, end = offsets[text], offsets[text + 1]
         inside = False  # is the character before `at` one of a word?
         while at < end:
+            byte = data[at]
+            if byte < 0x80 and (inside or at + 1 == end or 0x20 < data[at + 1] < 0x80):  # no letter by itself
+                inside = word_characters[byte]
+                at += 1
+                continue
             code, width = decode(data, at)
             after = at + width
             if inside or not _is_letter(code) or after == end:
@@ -93,6 +117,6 @@ def _spaced_letters(data: Bytes, offsets: Offsets, word_characters: npt.NDArray[
     return counts
 
 
-@numba.njit
+@native
 def _is_letter(code):  # type: ignore[no-untyped-def]
     return 0x61 <= code <= 0x7A or 0x41 <= code <= 0x5A

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.text.interning import native
 from pipeline.text.lines import DECIMAL, DIGIT, STAYS, UPPER, WHITESPACE, WORD, Found, Kept, Lines, character_table, rows_of, trimmed
 from pipeline.text.utf8 import Bytes, Counts, decode, is_space
 
@@ -44,6 +45,7 @@ PHRASES = tuple(re.compile(pattern, re.I) for pattern in (r"\s?(?:items in cart)
 _FASTTEXT_SPACE = re.compile("[ \\t\\n\\v\\f\\r\\0]+")
 # Matches in every text that one of them matches in: `re` takes ı and İ for i as well, ſ for s and the Kelvin sign for k.
 _HINT = "(?i)[iıİ]tems [iıİ]n cart|read more|s[iıİ]gn-[iıİ]n"
+_find_hint = re.compile(_HINT).search
 _CHARACTERS, _UPPER, _DIGITS, _WORDS, _FASTTEXT_WORDS = range(5)
 
 
@@ -78,15 +80,14 @@ def _judge(data, line_starts, line_ends, line_stops, offsets, hinted, table, cou
     for text in range(len(words)):
         first, stop = offsets[text], offsets[text + 1]
         for line in range(first, stop):
-            row = counts[line]
-            _measure(data, starts[line], ends[line], table, row)
-            words[text, 0] += row[_FASTTEXT_WORDS]
-            if row[_CHARACTERS] and row[_UPPER] / row[_CHARACTERS] > MOST_UPPERCASE:
+            _measure(data, starts[line], ends[line], table, counts, line)
+            words[text, 0] += counts[line, _FASTTEXT_WORDS]
+            if counts[line, _CHARACTERS] and counts[line, _UPPER] / counts[line, _CHARACTERS] > MOST_UPPERCASE:
                 rules[line] = UPPERCASE
         _strip(data, first, stop, starts, ends, rules, counts, table)
         for line in range(first, stop):
-            row = counts[line]
-            if rules[line] == STAYS and row[_CHARACTERS] and row[_DIGITS] / row[_CHARACTERS] > MOST_NUMERIC:
+            characters = counts[line, _CHARACTERS]
+            if rules[line] == STAYS and characters and counts[line, _DIGITS] / characters > MOST_NUMERIC:
                 rules[line] = NUMERIC
         _strip(data, first, stop, starts, ends, rules, counts, table)
         for line in range(first, stop):
@@ -105,28 +106,45 @@ def _judge(data, line_starts, line_ends, line_stops, offsets, hinted, table, cou
     return starts, ends, rules, counts, words
 
 
-@numba.njit
-def _measure(data, at, end, table, row):  # type: ignore[no-untyped-def]
-    row[:] = 0
+@native
+def _measure(data, at, end, table, counts, line):  # type: ignore[no-untyped-def]
+    characters = upper = digits = words = fasttext_words = 0
     inside = fasttext_inside = False
     while at < end:
+        byte = data[at]
+        if 0x20 < byte < 0x80:
+            words += not inside
+            fasttext_words += not fasttext_inside and table[byte] & WORD != 0 and byte != 0x5F
+            inside = fasttext_inside = True
+            first = at
+            while at < end:
+                byte = data[at]
+                if not 0x20 < byte < 0x80:
+                    break
+                upper += 0x41 <= byte <= 0x5A
+                digits += 0x30 <= byte <= 0x39
+                at += 1
+            characters += at - first
+            continue
         code, width = decode(data, at)
         bits = table[code]
-        row[_CHARACTERS] += 1
-        row[_UPPER] += bits & UPPER != 0
-        row[_DIGITS] += bits & DIGIT != 0
+        characters += 1
+        upper += bits & UPPER != 0
+        digits += bits & DIGIT != 0
         space = is_space(code)
-        row[_WORDS] += not space and not inside
+        words += not space and not inside
         inside = not space
         if code == 0x20 or 0x09 <= code <= 0x0D or code == 0:
             fasttext_inside = False
         elif not fasttext_inside:
-            row[_FASTTEXT_WORDS] += bits & WORD != 0 and code != 0x5F  # alphanumeric
+            fasttext_words += bits & WORD != 0 and code != 0x5F  # alphanumeric
             fasttext_inside = True
         at += width
+    counts[line, _CHARACTERS], counts[line, _UPPER], counts[line, _DIGITS] = characters, upper, digits
+    counts[line, _WORDS], counts[line, _FASTTEXT_WORDS] = words, fasttext_words
 
 
-@numba.njit
+@native
 def _strip(data, first, stop, starts, ends, rules, counts, table):  # type: ignore[no-untyped-def]
     """What `str.strip()` does to the lines that stay, joined with newlines."""
     for step in (1, -1):
@@ -138,13 +156,13 @@ def _strip(data, first, stop, starts, ends, rules, counts, table):  # type: igno
                     start, end = (start, ends[line]) if step == 1 else (starts[line], end)
                     if start > starts[line] or end < ends[line]:
                         starts[line], ends[line] = start, end
-                        _measure(data, start, end, table, counts[line])
+                        _measure(data, start, end, table, counts, line)
                     break
                 rules[line] = WHITESPACE
             line += step
 
 
-@numba.njit
+@native
 def _is_counter(data, at, end, table, counted, lengths):  # type: ignore[no-untyped-def]
     r"""`^\W*\d(?:,|\.|\d)*(?:k|m|b)?\s+(?:COUNTED)\W*$` of the line in lower case."""
     at = _no_word(data, at, end, table)
@@ -167,13 +185,13 @@ def _is_counter(data, at, end, table, counted, lengths):  # type: ignore[no-unty
     if at == space:
         return False
     for word in range(len(counted)):
-        behind = _behind(data, at, end, counted[word], lengths[word])
+        behind = _behind(data, at, end, counted, word, lengths[word])
         if behind:
             return _no_word(data, behind, end, table) == end
     return False
 
 
-@numba.njit
+@native
 def _no_word(data, at, end, table):  # type: ignore[no-untyped-def]
     r"""Where the run of \W at `at` ends."""
     while at < end:
@@ -184,7 +202,7 @@ def _no_word(data, at, end, table):  # type: ignore[no-untyped-def]
     return at
 
 
-@numba.njit
+@native
 def _folded(data, at):  # type: ignore[no-untyped-def]
     """The character at `at` in lower case, as far as ASCII goes, and its width."""
     code, width = decode(data, at)
@@ -193,14 +211,14 @@ def _folded(data, at):  # type: ignore[no-untyped-def]
     return (0x6B if code == 0x212A else code), width
 
 
-@numba.njit
-def _behind(data, at, end, string, length):  # type: ignore[no-untyped-def]
-    """Where `string` ends that begins at `at` in any case; 0 if it does not."""
+@native
+def _behind(data, at, end, strings, row, length):  # type: ignore[no-untyped-def]
+    """Where strings[row] ends that begins at `at` in any case; 0 if it does not."""
     for i in range(length):
         if at == end:
             return 0
         code, width = _folded(data, at)
-        if code != string[i]:
+        if code != strings[row, i]:
             return 0
         at += width
     return at
@@ -210,11 +228,13 @@ def _cut_phrases(data: Bytes, lines: range, kept: Kept, counts: Counts, cuts: li
     """The last three modifiers on one text. Writes to `kept` and `cuts` (start, end, replacement); returns the words left."""
     before = {line: data[kept.starts[line] : kept.ends[line]].tobytes().decode() for line in lines if kept.rules[line] == STAYS}
     after = dict(before)
+    hinted = [line for line, text in before.items() if _find_hint(text)]
     for phrase in PHRASES:
-        for line, text in list(after.items()):
-            if len(text.split()) <= PHRASE_WORDS:
+        for line in hinted:
+            text = after.get(line, "")
+            if text and len(text.split()) <= PHRASE_WORDS:
                 after[line] = phrase.sub("", text)
-                if text and not after[line].strip():
+                if not after[line].strip():
                     del after[line]
                     kept.rules[line] = PHRASE
         for line in list(after):

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.text.interning import native
 from pipeline.text.utf8 import Bytes, Counts, Offsets, decode, is_space
 from pipeline.text.words import segment
 
@@ -26,11 +27,11 @@ _TERMINATOR, _NO_PUNCTUATION = 1, 2
 def count_sentences(data: Bytes, offsets: Offsets) -> Counts:
     """[texts] int64: `len(list(nlp(text).sents))`, nlp being spaCy's blank English with a sentencizer; 0 for an empty text."""
     table = _sentence_table()
-    chunks, chunk_offsets = _terminated_chunks(data, offsets, table)
+    chunks, chunk_offsets, starts = _terminated_chunks(data, offsets, table)
     words = segment(chunks, chunk_offsets, "spacy")
     flags = words.flags(table)
     flags = np.where(words.lengths == 1, flags, flags & _NO_PUNCTUATION).astype(np.uint8)
-    return _count_sentences(data, offsets, table, flags[words.ids], words.offsets)
+    return _count_sentences(data, offsets, table, starts, flags[words.ids], words.offsets)
 
 
 @cache
@@ -47,24 +48,45 @@ def _sentence_table() -> npt.NDArray[np.uint8]:
 
 @numba.njit(cache=True, nogil=True)
 def _terminated_chunks(data, offsets, table):  # type: ignore[no-untyped-def]
-    """The chunks, that is words of `str.split()`, with a terminator in them: one flat array, and offsets."""
+    """The chunks, that is words of `str.split()`, with a terminator in them: one flat array, offsets, and where in `data` each is."""
     chunks, chunk_offsets = np.empty(len(data), dtype=np.uint8), np.zeros(len(data) + 1, dtype=np.int64)
+    starts = np.empty(len(data), dtype=np.int64)  # pages that are not written to cost nothing
     found = size = 0
     for line in range(len(offsets) - 1):
-        at = offsets[line]
-        while at < offsets[line + 1]:
-            at, stop, flags = _next_chunk(data, at, offsets[line + 1], table)
-            if flags & _TERMINATOR:
-                for i in range(at, stop):
-                    chunks[size] = data[i]
-                    size += 1
-                found += 1
-                chunk_offsets[found] = size
+        at, end = offsets[line], offsets[line + 1]
+        while at < end:
+            code, width = np.int64(data[at]), 1
+            if code >= 0x80:
+                code, width = decode(data, at)
+            if not table[code] & _TERMINATOR:
+                at += width
+                continue
+            start = _chunk_start(data, offsets[line], at)
+            _, stop, _ = _next_chunk(data, start, end, table)
+            starts[found] = start
+            for i in range(start, stop):
+                chunks[size] = data[i]
+                size += 1
+            found += 1
+            chunk_offsets[found] = size
             at = stop
-    return chunks[:size], chunk_offsets[: found + 1].copy()
+    return chunks[:size], chunk_offsets[: found + 1].copy(), starts[:found].copy()
 
 
-@numba.njit
+@native
+def _chunk_start(data, first, at):  # type: ignore[no-untyped-def]
+    """Where the chunk begins that has the character at `at`, in a text that begins at `first`."""
+    while at > first:
+        before = at - 1
+        while data[before] & 0xC0 == 0x80:
+            before -= 1
+        if is_space(decode(data, before)[0]):
+            break
+        at = before
+    return at
+
+
+@native
 def _next_chunk(data, at, end, table):  # type: ignore[no-untyped-def]
     """(start, stop, the table's flags of its characters) of the first word of `str.split()`; start is `end` if there is none."""
     start, flags = end, np.uint8(0)
@@ -80,8 +102,8 @@ def _next_chunk(data, at, end, table):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_sentences(data, offsets, table, word_flags, word_offsets):  # type: ignore[no-untyped-def]
-    """[lines] int64. The words are those of the terminated chunks, in their order."""
+def _count_sentences(data, offsets, table, chunk_starts, word_flags, word_offsets):  # type: ignore[no-untyped-def]
+    """[lines] int64. The words are those of the terminated chunks, in their order. Others matter only behind a terminator."""
     counts = np.zeros(len(offsets) - 1, dtype=np.int64)
     chunk = 0
     for line in range(len(counts)):
@@ -89,6 +111,10 @@ def _count_sentences(data, offsets, table, word_flags, word_offsets):  # type: i
         counts[line] = at < end
         terminated = False
         while at < end:
+            if not terminated:
+                if chunk == len(chunk_starts) or chunk_starts[chunk] >= end:
+                    break
+                at = chunk_starts[chunk]
             start, stop, flags = _next_chunk(data, at, end, table)
             if terminated and (start - at > 1 or data[at] != 0x20):  # whitespace is a word, but for a single space
                 counts[line] += 1

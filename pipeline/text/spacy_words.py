@@ -242,7 +242,7 @@ def _replaced(ids: Ints, starts: Offsets, offsets: Offsets, sizes: Ints, matches
     room = len(ids) + int(np.diff(torn.word_offsets)[matches[:, 1]].sum())
     new_ids, new_starts, new_offsets = np.empty(room, np.int32), np.empty(room, np.int64), np.zeros_like(offsets)
     words = _replace(ids, starts, offsets, sizes, matches, torn, new_ids, new_starts, new_offsets)
-    return new_ids[:words].copy(), new_starts[:words].copy(), new_offsets
+    return new_ids[:words], new_starts[:words], new_offsets
 
 
 @kernel
@@ -250,26 +250,27 @@ def _replace(ids, starts, offsets, sizes, matches, torn, new_ids, new_starts, ne
     """The words with the exceptions in place of their pieces, except where these have a blank between them."""
     done = match = 0
     for text in range(len(offsets) - 1):
-        word = offsets[text]
-        while word < offsets[text + 1]:
-            if match < len(matches) and matches[match, 0] == word:
-                each = matches[match, 1]
-                match += 1
-                length = torn.piece_offsets[each + 1] - torn.piece_offsets[each]
-                last = word + length - 1
-                size = 0
-                for i in range(length):
-                    size += sizes[ids[word + i]]
-                if starts[last] + sizes[ids[last]] - starts[word] == size:
-                    at = starts[word]
-                    for i in range(torn.word_offsets[each], torn.word_offsets[each + 1]):
-                        new_ids[done], new_starts[done] = torn.words[i], at
-                        at += sizes[torn.words[i]]
-                        done += 1
-                    word += length
-                    continue
-            new_ids[done], new_starts[done] = ids[word], starts[word]
-            done += 1
-            word += 1
+        word, stop = offsets[text], offsets[text + 1]
+        while word < stop:
+            some = match < len(matches) and matches[match, 0] < stop
+            before = matches[match, 0] if some else stop
+            for i in range(before - word):
+                new_ids[done + i], new_starts[done + i] = ids[word + i], starts[word + i]
+            done, word = done + before - word, before
+            if not some:
+                break
+            each = matches[match, 1]
+            match += 1
+            last = word + torn.piece_offsets[each + 1] - torn.piece_offsets[each] - 1
+            size = 0
+            for i in range(word, last + 1):
+                size += sizes[ids[i]]
+            if starts[last] + sizes[ids[last]] - starts[word] == size:
+                at = starts[word]
+                for i in range(torn.word_offsets[each], torn.word_offsets[each + 1]):
+                    new_ids[done], new_starts[done] = torn.words[i], at
+                    at += sizes[torn.words[i]]
+                    done += 1
+                word = last + 1
         new_offsets[text + 1] = done
     return done

@@ -78,6 +78,16 @@ def length_counts(data: Bytes, offsets: Offsets) -> Counts:
         characters = visible = words = lines = longest = line = 0
         inside = False
         while at < end:
+            if 0x20 < data[at] < 0x80:
+                words += not inside
+                inside = True
+                first = at
+                while at < end and 0x20 < data[at] < 0x80:
+                    at += 1
+                characters += at - first
+                visible += at - first
+                line += at - first
+                continue
             code, width = decode(data, at)
             at += width
             characters += 1
@@ -92,6 +102,23 @@ def length_counts(data: Bytes, offsets: Offsets) -> Counts:
             inside = not space
         counts[text, 0], counts[text, 1], counts[text, 2] = characters, visible, words
         counts[text, 3], counts[text, 4] = lines + (line > 0), max(longest, line)
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def occurrences(data: Bytes, offsets: Offsets, string: Bytes, rare: int) -> Counts:
+    """[n] int64: how often a string that cannot overlap itself is in each text; byte `rare` of it is the one to look for."""
+    counts = np.zeros(len(offsets) - 1, dtype=np.int64)
+    wanted, size = string[rare], len(string)
+    for text in range(len(counts)):
+        found = 0
+        for at in range(offsets[text] + rare, offsets[text + 1] - size + rare + 1):
+            if data[at] == wanted:
+                i = 0
+                while i < size and data[at - rare + i] == string[i]:
+                    i += 1
+                found += i == size
+        counts[text] = found
     return counts
 
 
@@ -118,39 +145,32 @@ def short_word_counts(data: Bytes, offsets: Offsets, keys: npt.NDArray[np.uint64
     """[n] int64: how many words are, lower-cased, among `keys`, which are `short_word_key`s of words of ≤ 8 bytes."""
     counts = np.zeros(len(offsets) - 1, dtype=np.int64)
     for text in range(len(counts)):
-        at, end = _next_word(data, offsets[text], offsets[text + 1])
+        at, end = offsets[text], offsets[text + 1]
         while at < end:
-            if end - at <= 8 and data[at]:  # a leading NUL would vanish in the key
+            start = at
+            while at < end:
+                if 0x20 < data[at] < 0x80:
+                    at += 1
+                    continue
+                code, width = decode(data, at)
+                if is_space(code):
+                    break
+                at += width
+            if 0 < at - start <= 8 and data[start]:  # a leading NUL would vanish in the key
                 key = np.uint64(0)
-                for i in range(at, end):
+                for i in range(start, at):
                     byte = data[i]
                     key = key << np.uint64(8) | np.uint64(byte + 32 if 65 <= byte <= 90 else byte)
                 for wanted in keys:
                     counts[text] += key == wanted
-            at, end = _next_word(data, end, offsets[text + 1])
+            if at < end:
+                at += decode(data, at)[1]
     return counts
 
 
 def short_word_key(word: str) -> np.uint64:
     """A lower-case ASCII word of 1 to 8 letters as the number that `short_word_counts` compares."""
     return np.uint64(int.from_bytes(word.encode("ascii"), "big"))
-
-
-@numba.njit
-def _next_word(data, at, end):  # type: ignore[no-untyped-def]
-    """(start, stop) of the first word in data[at:end]; (end, end) if there is none."""
-    while at < end:
-        code, width = decode(data, at)
-        if not is_space(code):
-            break
-        at += width
-    start = at
-    while at < end:
-        code, width = decode(data, at)
-        if is_space(code):
-            break
-        at += width
-    return start, at
 
 
 @numba.njit(cache=True, nogil=True)

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.text.interning import native
 from pipeline.text.lines import WORD, Found, character_table
 from pipeline.text.utf8 import Bytes, Offsets, decode, is_space
 
@@ -80,7 +81,7 @@ def _addresses(data, offsets, wanted, tree, kinds, table):  # type: ignore[no-un
     return starts[:spans].copy(), ends[:spans].copy(), np.ones(spans, dtype=np.uint8), np.zeros(spans, dtype=np.int32)
 
 
-@numba.njit
+@native
 def _domain(data, start, end, tree, table):  # type: ignore[no-untyped-def]
     """Where the longest top-level domain at `start` ends that a word boundary follows; 0 if there is none."""
     found, node, at = 0, 0, start
@@ -94,13 +95,13 @@ def _domain(data, start, end, tree, table):  # type: ignore[no-untyped-def]
     return found
 
 
-@numba.njit
+@native
 def _is_boundary(data, start, at, end, table):  # type: ignore[no-untyped-def]
     """Whether just one of the characters before and behind `at` is of a word; there is one before, none behind at the end."""
     return _is_word_before(data, start, at, table) != (at < end and table[decode(data, at)[0]] & WORD > 0)
 
 
-@numba.njit
+@native
 def _is_word_before(data, start, at, table):  # type: ignore[no-untyped-def]
     if at == start:
         return False
@@ -110,7 +111,7 @@ def _is_word_before(data, start, at, table):  # type: ignore[no-untyped-def]
     return table[decode(data, at)[0]] & WORD > 0
 
 
-@numba.njit
+@native
 def _around(data, free, name, dot, end, tree, kinds, table):  # type: ignore[no-untyped-def]
     """From where to where the address reaches whose name begins at `name` and has its first dot before a domain at `dot`."""
     start = name
@@ -130,7 +131,7 @@ def _around(data, free, name, dot, end, tree, kinds, table):  # type: ignore[no-
     return start, at
 
 
-@numba.njit
+@native
 def _scheme(data, free, at):  # type: ignore[no-untyped-def]
     """Bytes of the scheme before `at`: "http://", "https://" or "ftp://"; 0 if there is none."""
     if at - 6 < free or data[at - 1] != 0x2F or data[at - 2] != 0x2F or data[at - 3] != 0x3A:
@@ -145,7 +146,7 @@ def _scheme(data, free, at):  # type: ignore[no-untyped-def]
     return 0
 
 
-@numba.njit
+@native
 def _with_spaces(data, free, start):  # type: ignore[no-untyped-def]
     """`start`, or where the last ten whitespace characters before it begin."""
     for _ in range(_MOST_SPACES):
@@ -193,7 +194,7 @@ def _ip_addresses(data, offsets, kinds, table):  # type: ignore[no-untyped-def]
     return starts[:spans].copy(), ends[:spans].copy(), np.ones(spans, dtype=np.uint8), np.zeros(spans, dtype=np.int32)
 
 
-@numba.njit
+@native
 def _four_numbers(data, at, end):  # type: ignore[no-untyped-def]
     """Where the first digit of the fourth number ends, 0 if there are no four numbers with dots between them."""
     for _ in range(3):
@@ -216,12 +217,15 @@ def excess_newlines(data: Bytes, offsets: Offsets, most: int) -> Found:
 def _excess_newlines(data, offsets, allowed):  # type: ignore[no-untyped-def]
     most = 0
     for at in range(offsets[0] + 1, offsets[-1]):
-        most += data[at] == 0x0A and data[at - 1] == 0x0A
+        most += (data[at] == 0x0A) & (data[at - 1] == 0x0A)
     starts, ends = np.empty(most, dtype=np.int64), np.empty(most, dtype=np.int64)
     spans = 0
     for text in range(len(offsets) - 1):
         at, end = offsets[text], offsets[text + 1]
         while at < end:
+            if data[at] != 0x0A:
+                at += 1
+                continue
             run = at
             while at < end and data[at] == 0x0A:
                 at += 1

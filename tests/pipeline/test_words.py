@@ -157,7 +157,7 @@ def test_tables_are_begun_anew_when_they_are_large(kind: Kind, monkeypatch: pyte
     for batch in range(20):
         texts = [f"w{batch}x{n}, it's" for n in range(40)]
         assert split(texts, kind) == [EXPECTED[kind](text) for text in texts]
-        sizes.append(int(words._remembered()[kind].chunks.count[0]))
+        sizes.append(int(words._memories()[0].chunks.count[0]))
     assert max(sizes) <= 50 + 41
 
 
@@ -181,7 +181,7 @@ def test_functions_of_words_are_asked_once_for_each() -> None:
         asked.append(word)
         return ord(word[0])
 
-    words._remembered().pop("whitespace", None)
+    words._memories().clear()
     found = segment(*batch_of(["b a b", "é b"]).utf8, "whitespace")
     assert numbers_of(found, found.table(initial)) == [98, 97, 98, 233, 98]
     later = segment(*batch_of(["b c"]).utf8, "whitespace")
