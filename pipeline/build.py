@@ -94,11 +94,14 @@ class Built:
         owners = {key: owner_of(key) or key for key in keys(self.source.dedupe)}
         return [self.ready[name] for name in sorted(names | set(owners.values()))]
 
-    def editors(self, part: int) -> list[Artifact]:
-        """The spans that edit a part, besides those that prepare it."""
+    @property
+    def editors(self) -> list[list[Artifact]]:
+        """Of each part the spans that edit it, besides those that prepare it."""
         number, removed = self.scope
-        by_tagger = [self.tagged[part][name].output("spans.parquet") for name in self.rules.edit]
-        return by_tagger + removed.of_part(number + part)[1]
+        return [
+            [tagged[name].output("spans.parquet") for name in self.rules.edit] + removed.of_part(part)[1]
+            for part, tagged in enumerate(self.tagged, number)
+        ]
 
     @property
     def edits(self) -> bool:
@@ -217,8 +220,8 @@ def _filter_units(b: Built) -> list[Unit]:
 def _remove_duplicates(engine: Engine, built: list[Built], across: bool) -> None:
     sources = []
     for b in built:
-        spans = [[s for s in (prepared, *b.editors(part)) if s] for part, prepared in enumerate(b.prepared)]
-        texts = [(part, tuple(own)) for part, own in zip(b.parts, spans, strict=True)]
+        each = zip(b.parts, b.prepared, b.editors, strict=True)
+        texts = [(part, tuple(spans for spans in (prepared, *editors) if spans)) for part, prepared, editors in each]
         sources.append(scopes.Source(b.name, b.source.dedupe, b.of(filter.STAGE), texts))
     found = scopes.remove_duplicates(engine, sources, across)
     for b in built:
@@ -228,11 +231,12 @@ def _remove_duplicates(engine: Engine, built: list[Built], across: bool) -> None
 
 
 def _edit_units(b: Built) -> list[Unit]:
-    each = enumerate(zip(b.parts, b.of(filter.STAGE), b.prepared, b.of(tokenize.STAGE), strict=True))
+    if not b.edits:
+        return []
+    each = zip(b.parts, b.of(filter.STAGE), b.prepared, b.editors, b.of(tokenize.STAGE), strict=True)
     return [
-        edit.unit(b.name, part, filtered.output("survivors.parquet"), prepared, b.editors(index), tokens)
-        for index, (part, filtered, prepared, tokens) in each
-        if b.edits
+        edit.unit(b.name, part, filtered.output("survivors.parquet"), prepared, editors, tokens)
+        for part, filtered, prepared, editors, tokens in each
     ]
 
 
