@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class Built:
         records = iter(self.of(tag.STAGE))
         return [dict(zip(names, islice(records, len(names)), strict=True)) for _ in self.parts]
 
-    @property
+    @cached_property
     def taggers(self) -> list[Ready]:
         """What its predicates, its edits and the keys of its dedupe need, by name."""
         names = {tagger.name for tagger in self.rules.taggers} | {attribute.name for attribute in self.rules.used_attributes}

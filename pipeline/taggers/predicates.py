@@ -37,9 +37,10 @@ class PredicateError(ConfigError):
         self.key = key
 
 
-def columns_of(sql: str) -> set[str]:
+@cache
+def columns_of(sql: str) -> frozenset[str]:
     """The columns that a predicate names, in lower case. Raises PredicateError if `sql` is not one plain expression."""
-    return set(_columns(_parse(sql)))
+    return frozenset(_columns(_parse(sql)))
 
 
 def check_predicates(drop: Mapping[str, str], more: Mapping[str, pa.DataType] | None = None) -> None:
