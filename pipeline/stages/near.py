@@ -11,7 +11,7 @@ from pipeline.engine import Stage, Work
 from pipeline.stages.dedupe import Placed, Scope
 from pipeline.unit import Json, Record, Unit
 
-BANDS = Stage("compare bands", "bands", 1, "pipeline.stages.near:compare")
+BANDS = Stage("bands", "bands", 1, "pipeline.stages.near:compare")
 CLUSTERS = Stage("cluster", "clusters", 1, "pipeline.stages.near:cluster")
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _PLACE = [pa.field("part", pa.int64(), nullable=False), pa.field("row", pa.int64(), nullable=False)]
 DROPPED = pa.schema([*_PLACE, pa.field("reason", pa.string(), nullable=False)])
-STAGE = Stage("remove paragraphs", "paragraphs", 1, "pipeline.stages.paragraphs:remove_paragraphs")
+STAGE = Stage("paragraphs", "paragraphs", 1, "pipeline.stages.paragraphs:remove_paragraphs")
 
 
 @dataclass(frozen=True)
