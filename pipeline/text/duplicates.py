@@ -14,7 +14,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.text.utf8 import Bytes, Counts, Offsets, decode, is_space
+from pipeline.text.lines import trimmed
+from pipeline.text.utf8 import Bytes, Counts, Offsets
 
 PIECES, CHARACTERS, COPIES, COPY_CHARACTERS, LATER, LATER_CHARACTERS = range(6)
 
@@ -72,19 +73,7 @@ def _stripped(data, starts, ends, offsets):  # type: ignore[no-untyped-def]
     kept = 0
     for text in range(len(offsets) - 1):
         for piece in range(offsets[text], offsets[text + 1]):
-            start, end = starts[piece], ends[piece]
-            while start < end:
-                code, width = decode(data, start)
-                if not is_space(code):
-                    break
-                start += width
-            while start < end:
-                last = end - 1
-                while data[last] & 0xC0 == 0x80:
-                    last -= 1
-                if not is_space(decode(data, last)[0]):
-                    break
-                end = last
+            start, end = trimmed(data, starts[piece], ends[piece])
             if start < end:
                 kept_starts[kept], kept_ends[kept] = start, end
                 kept += 1
