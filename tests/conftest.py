@@ -1,5 +1,7 @@
 """Fixtures that several test files share: the corpus, one Ray for the whole session, a built store."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,15 @@ from pipeline.progress import Progress
 from pipeline.store import Store
 from tests.pipeline.corpus import write_corpus, write_recipes
 from tests.pipeline.curated import made, write_all
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warming() -> Iterator[None]:
+    """Compile in the background what later tests need (warm.py)."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.warm"], cwd=Path(__file__).parents[1])
+    yield
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture(scope="session")
