@@ -6,7 +6,7 @@ for no step, a name in the list for that method as it is by default.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config import Integer, Model, Share
 
@@ -67,5 +67,14 @@ def _steps(value: Any) -> Any:
     return [{"method": step} if isinstance(step, str) else step for step in value] if isinstance(value, list | tuple) else value
 
 
+def _each_once(steps: "tuple[Step, ...]") -> "tuple[Step, ...]":
+    """Two steps of one method would share one column of keys, and the second would find nothing of its own."""
+    methods = [step.method for step in steps]
+    for method in methods:
+        if methods.count(method) > 1:
+            raise ValueError(f"{method} is named twice; remove one")
+    return steps
+
+
 Step = Annotated[Exact | Url | Near | Paragraphs | Bff, Field(discriminator="method")]
-Steps = Annotated[tuple[Step, ...], BeforeValidator(_steps)]
+Steps = Annotated[tuple[Step, ...], BeforeValidator(_steps), AfterValidator(_each_once)]

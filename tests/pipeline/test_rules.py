@@ -65,6 +65,7 @@ def test_every_attribute_and_editor_is_described() -> None:
         ("drop: {bad: q < 1}", {}, "sources/web.yaml:4: drop.bad: unknown column q in 'q < 1'"),
         ("dedupe: [exact, neer]", {}, "sources/web.yaml:4: dedupe[1]: 'neer' is not one of 'exact', 'url', 'near', 'paragraphs', 'bff'"),
         ("dedupe: [{method: near, band: 3}]", {}, "sources/web.yaml:4: dedupe[0].band: unknown key"),
+        ("dedupe: [near, {method: near, bands: 20}]", {}, "sources/web.yaml:4: dedupe: near is named twice; remove one"),
         ("filters: [own]", {"own": "drop: {low: qual < 1}"}, "filters/own.yaml:4: drop.low: unknown column qual"),
         (
             "filters: [one, two]",
