@@ -147,8 +147,8 @@ def build(request: Request, progress: Progress) -> Lock:
             tokens=request.tokens,
             scale=request.scale or request.data == "sample",
         )
-        write_atomically(store.path(f"mixes/{mix.name}.lock.json"), lock.to_json())
-        write_atomically(store.path(f"mixes/{mix.name}.build.json"), canonical(_manifest(mix, built, request), indent=1))
+        store.write(f"mixes/{mix.name}.lock.json", lock.to_json())
+        store.write(f"mixes/{mix.name}.build.json", canonical(_manifest(mix, built, request), indent=1))
         catalog.write(store, mix.name, engine.computed)
     _announce(lock, mix, built, request, progress)
     return lock

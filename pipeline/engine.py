@@ -120,15 +120,12 @@ class Engine:
         """The records of `units`, in their order, computing those that are missing."""
         records: dict[str, Record] = {}
         pending: list[Unit] = []
-        for unit in units:
-            if unit.folder in records:
-                continue
-            found = self.store.find(unit)
+        distinct = list({unit.folder: unit for unit in units}.values())  # twice the same unit is computed once
+        for unit, found in zip(distinct, self.store.find_all(distinct), strict=True):
             if found:
                 records[unit.folder] = found
             else:
                 pending.append(unit)
-                records[unit.folder] = None  # type: ignore[assignment]  # twice the same unit is computed once
         if pending:
             tasks = _grouped(pending) if stage.together else [[unit] for unit in pending]
             with self.progress.stage(stage.name, len(tasks), sum(task[0].input_bytes for task in tasks)) as bar:
@@ -140,7 +137,7 @@ class Engine:
         return [records[unit.folder] for unit in units]
 
     def _completed(self, stage: Stage, tasks: list[list[Unit]]) -> Iterator[tuple[list[Record], Measured]]:
-        root = str(self.store.root)
+        root = self.store.place
         small = sum(task[0].input_bytes for task in tasks) < INLINE_BYTES or len(tasks) == 1
         if self._ray is None and not os.environ.get("RAY_ADDRESS") and (self.workers == 1 or small):
             for task in tasks:

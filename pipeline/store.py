@@ -17,12 +17,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import PipelineError
-from pipeline.files import fsync, sha256_of
+from pipeline.files import fsync, sha256_of, write_atomically
 from pipeline.unit import Artifact, Json, Record, Unit
 
 RECORD = "record.json"
@@ -32,11 +33,58 @@ ASIDE = ".tmp-"
 class Store:
     """A folder of finished units."""
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).absolute()
+    def __init__(self, place: Path | str) -> None:
+        self.root = Path(place).absolute()
+
+    @property
+    def place(self) -> str:
+        """What opens this store again, in another process or on another machine."""
+        return str(self.root)
 
     def path(self, relative: str) -> Path:
+        """Where a file of the store lies, or would lie, on this machine."""
         return self.root / relative
+
+    def local(self, file: Artifact | str) -> Path:
+        """A file of the store as one on this machine that can be read and mapped. An Artifact's bytes are the recorded ones."""
+        return self.path(file if isinstance(file, str) else file.path)
+
+    def url(self, relative: str) -> str:
+        """The file as DuckDB names it in a view."""
+        return str(self.path(relative))
+
+    def open(self, relative: str) -> BinaryIO:
+        """The file's bytes, read forwards. Raises FileNotFoundError."""
+        return open(self.path(relative), "rb")
+
+    def read(self, relative: str) -> bytes:
+        """The whole of a small file. Raises FileNotFoundError."""
+        return self.path(relative).read_bytes()
+
+    def write(self, relative: str, content: bytes) -> None:
+        """Replace a small file: whoever reads it sees the old one or the new one."""
+        write_atomically(self.path(relative), content)
+
+    def put(self, relative: str) -> None:
+        """Make the file at `path(relative)` part of the store, for the workers on other machines."""
+
+    def files(self, folder: str) -> dict[str, int]:
+        """The finished files anywhere below a folder, relative to the store, with their bytes; {} when there is no such folder."""
+        found = (path for path in self.path(folder).rglob("*") if path.is_file())
+        return {
+            path.relative_to(self.root).as_posix(): path.stat().st_size
+            for path in sorted(found)
+            if not any(part.startswith(ASIDE) for part in path.relative_to(self.root).parts)
+        }
+
+    def remove(self, folder: str) -> None:
+        """Remove a folder and all that is in it; the record goes first, so that a half-removed unit is not taken for done."""
+        (self.path(folder) / RECORD).unlink(missing_ok=True)
+        shutil.rmtree(self.path(folder), ignore_errors=True)
+
+    def find_all(self, units: Sequence[Unit]) -> list[Record | None]:
+        """`find` for many units."""
+        return [self.find(unit) for unit in units]
 
     def find(self, unit: Unit) -> Record | None:
         """The unit's record, if it is done: the record is there and every output has the recorded size.

@@ -42,7 +42,7 @@ def decide(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
 
 def _decide_part(item: Work) -> dict[str, Json]:
     params = item.unit.params
-    rows_path, filtered_path, holdout_path, *tables = (item.store.path(a.path) for a in item.unit.inputs)
+    rows_path, filtered_path, holdout_path, *tables = (item.store.local(a) for a in item.unit.inputs)
     rows, filtered = pq.read_table(rows_path), pq.read_table(filtered_path)
     if filtered.num_rows != rows.num_rows:
         raise PipelineError(f"{filtered_path} has {filtered.num_rows} rows, {rows_path} has {rows.num_rows}")

@@ -48,7 +48,7 @@ class Placed:
         """The scope is what a unit's inputs begin with."""
         sources = item.unit.params["sources"]
         order = [index for index, (_, parts) in enumerate(sources) for _ in range(parts)]
-        paths = [item.store.path(artifact.path) for artifact in item.unit.inputs]
+        paths = [item.store.local(artifact) for artifact in item.unit.inputs]
         without = [path for path in paths[len(order) :] if path.name == "duplicates.parquet"]
         return cls(list(zip(paths, order, strict=False)), [name for name, _ in sources], without)
 

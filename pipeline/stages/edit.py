@@ -38,7 +38,7 @@ def edit(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
 
 
 def _edit_part(item: Work) -> dict[str, Json]:
-    part, survivors, *tables = (item.store.path(artifact.path) for artifact in item.unit.inputs)
+    part, survivors, *tables = (item.store.local(artifact) for artifact in item.unit.inputs)
     survives = pa.array(pq.read_table(survivors, columns=["row"])["row"].to_numpy())
     prepared = _of(pq.read_table(tables.pop(0)), survives) if item.unit.params["prepared"] else SPANS.empty_table()
     editors = edits.union([_of(pq.read_table(path), survives) for path in tables])

@@ -29,7 +29,7 @@ def unit(source: str, drop: Mapping[str, str], keys: Sequence[str], rows: Record
 
 def filter_part(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
     for item in work:
-        rows, *attributes = (pq.read_table(item.store.path(artifact.path)) for artifact in item.unit.inputs)
+        rows, *attributes = (pq.read_table(item.store.local(artifact)) for artifact in item.unit.inputs)
         table = rows.append_column("source", pa.array([item.unit.params["source"]] * rows.num_rows, pa.string()))
         for attribute in attributes:
             for name in attribute.column_names:

@@ -79,7 +79,7 @@ def _gather_unit(item: Work) -> dict[str, Json]:
     }
     writers = {split: ShardWriter(item.folder, split, dtype, params["shard_tokens"], header) for split in SPLITS}
     ledgers = []
-    inputs = [item.store.path(artifact.path) for artifact in item.unit.inputs]
+    inputs = [item.store.local(artifact) for artifact in item.unit.inputs]
     width = 5 if params["edited"] else 3
     for first in range(0, len(inputs), width):
         tokens_path, rows_path, decisions_path, *edited = inputs[first : first + width]

@@ -29,7 +29,7 @@ def hold_out(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
     for item in work:
         threshold = Threshold(item.unit.params["share"], item.unit.params["documents"])
         for artifact in item.unit.inputs:
-            for batch in pq.ParquetFile(item.store.path(artifact.path)).iter_batches(columns=["id"]):
+            for batch in pq.ParquetFile(item.store.local(artifact)).iter_batches(columns=["id"]):
                 threshold.add(id_hash(batch.column(0)))
         (item.folder / "holdout.json").write_bytes(canonical({"below": threshold.value()}))
         yield {}

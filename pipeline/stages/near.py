@@ -40,5 +40,5 @@ def cluster(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
 
     for item in work:
         placed = Placed.of(item)
-        pairs = [item.store.path(a.path) for a in item.unit.inputs if a.path.endswith("/pairs.parquet")]
+        pairs = [item.store.local(a) for a in item.unit.inputs if a.path.endswith("/pairs.parquet")]
         yield dict(near.clusters(pairs, placed.parts, placed.sources, item.folder / "clusters.parquet", item.folder / "duplicates.parquet"))

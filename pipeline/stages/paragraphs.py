@@ -112,7 +112,7 @@ class _Texts:
 
 
 def _texts(item: Work) -> Iterator[_Texts]:
-    paths = iter([item.store.path(artifact.path) for artifact in item.unit.inputs])
+    paths = iter([item.store.local(artifact) for artifact in item.unit.inputs])
     parts = [[number, [next(paths) for _ in range(2 + width)]] for number, width in item.unit.params["parts"]]
     without = list(paths)
     for number, (documents, survivors, *spans) in parts:

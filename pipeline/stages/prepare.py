@@ -34,7 +34,7 @@ def prepare(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
         editors = [restored(params, item.unit) for params in item.unit.params["editors"]]
         columns = sorted({name for editor in editors for name in editor.reads} & set(SCHEMA.names) | {"text", "source", "file", "row"})
         tables, first, size = [SPANS.empty_table()], 0, 0
-        for group in row_groups(item.store.path(item.unit.inputs[0].path), columns):
+        for group in row_groups(item.store.local(item.unit.inputs[0]), columns):
             spans, texts = SPANS.empty_table(), group["text"]
             field = group.schema.get_field_index("text")
             for editor in editors:

@@ -84,7 +84,7 @@ def first_failures(store: Store, records: Sequence[Record], count: int = 5) -> l
     """The first failed records of a source, each as "file row 7: broken_json: …"."""
     lines: list[str] = []
     for record in records:
-        table = pq.read_table(store.path(record.output("failures.parquet").path))
+        table = pq.read_table(store.local(record.output("failures.parquet")))
         lines += [f"  {f['file']} row {f['row']}: {f['reason']}: {f['detail']}" for f in table.slice(0, count).to_pylist()]
         if len(lines) >= count:
             break

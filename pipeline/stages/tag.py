@@ -44,12 +44,12 @@ def tag(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
     store, params = work[0].store, work[0].unit.params
     taggers = [restored(item.unit.params, item.unit) for item in work]
     columns = sorted({name for tagger in taggers for name in tagger.reads} & set(SCHEMA.names) | {"source", "file", "row"})
-    part, *spans = (store.path(artifact.path) for artifact in work[0].unit.inputs[: 2 if params.get("prepared") else 1])
+    part, *spans = (store.local(artifact) for artifact in work[0].unit.inputs[: 2 if params.get("prepared") else 1])
     tokens: Any = None
     rows: pa.Table | None = None
     for item in work:
         if dtype_name := item.unit.params.get("dtype"):
-            tokens_path, rows_path = (store.path(artifact.path) for artifact in item.unit.inputs[1 + len(spans) :][:2])
+            tokens_path, rows_path = (store.local(artifact) for artifact in item.unit.inputs[1 + len(spans) :][:2])
             dtype = np.dtype(dtype_name).newbyteorder("<")
             tokens = np.memmap(tokens_path, dtype, "r") if tokens_path.stat().st_size else np.empty(0, dtype)
             rows = pq.read_table(rows_path, columns=["start", "tokens"])

@@ -43,7 +43,7 @@ def tokenize(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
 
 
 def _tokenize_part(item: Work) -> dict[str, Json]:
-    part, *prepared = (item.store.path(artifact.path) for artifact in item.unit.inputs)
+    part, *prepared = (item.store.local(artifact) for artifact in item.unit.inputs)
     encode = Encode(item.unit)
     tables = []
     with open(item.folder / "tokens.bin", "wb") as out:
