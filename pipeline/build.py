@@ -6,6 +6,7 @@ read it) a build leaves `mixes/<mix>.build.json`: which units of which stage the
 `verify` and for whoever wants to delete what no mix needs; and `tokenizers/<sha256>.json`, the tokenizer that the lock names.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,6 @@ from pipeline.dedupe.methods import Near
 from pipeline.engine import Engine, Stage
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fetch import attribute_files, raw_files
-from pipeline.files import sha256_of, write_atomically
 from pipeline.mix import Lock, ShardSummary, resolve
 from pipeline.progress import Progress
 from pipeline.readers import RawFile
@@ -33,18 +33,19 @@ from pipeline.taggers import TAGGERS, owner_of
 from pipeline.taggers.kinds import KINDS, Attribute
 from pipeline.taggers.ready import Ready
 from pipeline.tokenizer import dtype_for, engine_name
+from pipeline.tokenizer import kept as kept_tokenizer
 from pipeline.tokenizer import load as tokenizer_bytes
 from pipeline.unit import Artifact, Json, Record, Unit, canonical
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for. `data`: "sample", "hub", or a folder or URL that holds `<source>/**`. `tokens`: a budget for
-    the whole training run, or None for the recipe's. `sources` narrows the mix; `scale` allows a smaller mix than the
-    recipe asks for (always allowed for the sample, which holds a ten-millionth of the real thing)."""
+    """What a person asked for. `store`: a folder or a URL. `data`: "sample", "hub", or a folder or URL that holds
+    `<source>/**`. `tokens`: a budget for the whole training run, or None for the recipe's. `sources` narrows the mix; `scale`
+    allows a smaller mix than the recipe asks for (always allowed for the sample, which holds a ten-millionth of the real thing)."""
 
     mix: str
-    store: Path
+    store: Path | str
     data: str = "sample"
     tokens: int | None = None
     workers: int = os.cpu_count() or 1
@@ -128,7 +129,7 @@ def build(request: Request, progress: Progress) -> Lock:
 
         _run(engine, read.STAGE, built, lambda b: read.units(b.name, b.files, b.source.fields))
         _check_failures(built, store)
-        tag_documents(engine, built, tokenizer, tokenizer_path)
+        tag_documents(engine, built, tokenizer)
         _run(engine, filter.STAGE, built, _filter_units)
         _run(engine, holdout.STAGE, built, lambda b: [holdout.unit(b.name, b.source.validation, b.of(filter.STAGE))])
         _remove_duplicates(engine, built, across=mix.dedupe_across)
@@ -156,9 +157,13 @@ def build(request: Request, progress: Progress) -> Lock:
 
 def _keep_tokenizer(store: Store, spec: TokenizerSpec, fetched: Path) -> None:
     """A copy at tokenizers/<sha256>.json, so that whoever has a lock-file finds the tokenizer it names in the store."""
-    kept = store.path(f"tokenizers/{spec.sha256}.json")
-    if not kept.exists() or sha256_of(kept) != spec.sha256:
-        write_atomically(kept, tokenizer_bytes(str(fetched), spec.sha256))
+    kept = kept_tokenizer(spec.sha256)
+    try:
+        whole = hashlib.sha256(store.read(kept)).hexdigest() == spec.sha256
+    except FileNotFoundError:
+        whole = False
+    if not whole:
+        store.write(kept, tokenizer_bytes(str(fetched), spec.sha256))
 
 
 def _announce(lock: Lock, mix: Mix, built: list[Built], request: Request, progress: Progress) -> None:
@@ -175,13 +180,15 @@ def _announce(lock: Lock, mix: Mix, built: list[Built], request: Request, progre
         progress.say(f"scaled to the supply: {human(given)} of the {human(asked)} tokens that {mix.name} asks for")
 
 
-def tag_documents(engine: Engine, built: list[Built], tokenizer: dict[str, Json], tokenizer_path: Path) -> None:
+def tag_documents(engine: Engine, built: list[Built], tokenizer: dict[str, Json]) -> None:
     """From documents to attributes, with what comes between."""
     _run(engine, prepare.STAGE, built, _prepare_units)
     _run(
-        engine, tokenize.STAGE, built,
-        lambda b: [tokenize.unit(b.name, *texts, tokenizer, str(tokenizer_path)) for texts in zip(b.parts, b.prepared, strict=True)],
-    )  # fmt: skip
+        engine,
+        tokenize.STAGE,
+        built,
+        lambda b: [tokenize.unit(b.name, *texts, tokenizer) for texts in zip(b.parts, b.prepared, strict=True)],
+    )
     _run(engine, tag.STAGE, built, _tag_units)
 
 

@@ -16,7 +16,7 @@ from pipeline.terminal import console, run
 
 app = typer.Typer(help="Raw corpora in, training tokens out.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Mix = Annotated[str, typer.Option("--mix", help="Which recipe: the name of a file under mixes/.")]
-StoreOption = Annotated[Path, typer.Option("--store", help="Where all outputs go.")]
+StoreOption = Annotated[str, typer.Option("--store", help="Where all outputs go: a folder, or a URL such as s3://bucket/prefix.")]
 
 
 class Format(StrEnum):
@@ -29,7 +29,7 @@ class Format(StrEnum):
 def mix(
     mix: Mix = "olmoe-mix",
     data: Annotated[str, typer.Option(help="sample, hub, or a folder or URL that holds <source>/** files.")] = "sample",
-    store: StoreOption = Path("data"),
+    store: StoreOption = "data",
     tokens: Annotated[str, typer.Option(help="Length of the training run, such as 50M or 10B. Default: the recipe's.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Parallel workers; one core each.")] = os.cpu_count() or 1,
     sources: Annotated[str, typer.Option(help="Narrow the mix to these sources, a,b,c.")] = "",
@@ -60,7 +60,7 @@ def mix(
 
 
 @app.command()
-def stats(mix: Mix = "olmoe-mix", store: StoreOption = Path("data")) -> None:
+def stats(mix: Mix = "olmoe-mix", store: StoreOption = "data") -> None:
     """Requested beside obtained, what was dropped and why, what each stage cost."""
     from pipeline.stats import show
     from pipeline.store import Store
@@ -73,7 +73,7 @@ def preview(
     source: Annotated[str, typer.Option(help="A source that was built in this store.")],
     where: Annotated[str, typer.Option(help='SQL over attributes, such as "words < 50 OR lines > 9000".')] = "",
     filters: Annotated[str, typer.Option(help="Files under mixes/filters/, a,b,c: all their predicates.")] = "",
-    store: StoreOption = Path("data"),
+    store: StoreOption = "data",
     workers: Annotated[int, typer.Option(min=1, help="For attributes that are not there yet.")] = os.cpu_count() or 1,
     recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
 ) -> None:
@@ -117,7 +117,7 @@ def classifier(
 def sql(
     query: Annotated[str, typer.Argument(help="A query on the catalog; without one a DuckDB shell opens.")] = "",
     mix: Mix = "olmoe-mix",
-    store: StoreOption = Path("data"),
+    store: StoreOption = "data",
     format: Annotated[Format, typer.Option(help="table for people; csv or json for machines.")] = Format.table,
 ) -> None:
     """Query the catalog: documents, funnel, mixes, duplicates, edits, attributes_<source>, …; pipeline/catalog.py lists its views."""
@@ -159,7 +159,7 @@ def sql(
 @app.command()
 def verify(
     mix: Mix = "olmoe-mix",
-    store: StoreOption = Path("data"),
+    store: StoreOption = "data",
     workers: Annotated[int, typer.Option(min=1, help="Parallel readers.")] = os.cpu_count() or 1,
 ) -> None:
     """Reread everything that a mix rests on; name each thing that does not hold."""

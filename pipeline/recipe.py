@@ -51,6 +51,7 @@ class Hub(Model):
     exclude: tuple[Text, ...] = ()
     gated: Flag = False
     terms: Text | None = None  # where a person accepts them
+    notes: tuple[Text, ...] = ()  # what is known to be wrong or missing in this release; said once when it is downloaded
 
 
 class Published(Model):

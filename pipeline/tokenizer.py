@@ -135,6 +135,11 @@ def spot_check(tokenizer_json: bytes, texts: Sequence[str], ids: Sequence[np.nda
 
 
 @lru_cache(maxsize=2)
+def kept(sha256: str) -> str:
+    """Where a store keeps the tokenizer.json of that sha256."""
+    return f"tokenizers/{sha256}.json"
+
+
 def load(path: str, sha256: str) -> bytes:
     """The contents of a tokenizer.json, checked against its sha256."""
     content = Path(path).read_bytes()

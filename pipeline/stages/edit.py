@@ -29,7 +29,7 @@ def unit(
     """`editors`: the spans of each in this part."""
     inputs = [part, survivors, *([prepared] if prepared else []), *editors]
     params = {name: tokens.unit.params[name] for name in ("tokenizer", "eos", "vocab_size")} | {"prepared": prepared is not None}
-    return STAGE.unit(source, inputs=tuple(inputs), params=params, where=tokens.unit.where)
+    return STAGE.unit(source, inputs=tuple(inputs), params=params)
 
 
 def edit(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
@@ -45,7 +45,7 @@ def _edit_part(item: Work) -> dict[str, Json]:
     spans = edits.union([prepared, editors])
     write_table(spans, item.folder / "spans.parquet")
     changed = np.unique(editors["row"].to_numpy())
-    encode, rows = Encode(item.unit), [_EMPTY]
+    encode, rows = Encode(item), [_EMPTY]
     with open(item.folder / "tokens.bin", "wb") as out:
         for group in edits.groups(part, ["text", "file", "row"], item.folder / "spans.parquet"):
             mine = changed[np.searchsorted(changed, group.first) : np.searchsorted(changed, group.first + len(group.bytes))]

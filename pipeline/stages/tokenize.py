@@ -27,13 +27,12 @@ from pipeline.unit import Artifact, Json, Unit
 STAGE = Stage("tokenize", "tokens", 2, "pipeline.stages.tokenize:tokenize")
 
 
-def unit(source: str, part: Artifact, prepared: Artifact | None, spec: dict[str, Json], tokenizer_path: str) -> Unit:
+def unit(source: str, part: Artifact, prepared: Artifact | None, spec: dict[str, Json]) -> Unit:
     """`prepared`: the spans to replace first. `spec`: the tokenizer's name, sha256, eos and vocab_size."""
     return STAGE.unit(
         source,
         inputs=(part, prepared) if prepared else (part,),
         params={"tokenizer": spec["sha256"], "eos": spec["eos"], "vocab_size": spec["vocab_size"]},
-        where={"tokenizer": tokenizer_path},
     )
 
 
@@ -44,7 +43,7 @@ def tokenize(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
 
 def _tokenize_part(item: Work) -> dict[str, Json]:
     part, *prepared = (item.store.local(artifact) for artifact in item.unit.inputs)
-    encode = Encode(item.unit)
+    encode = Encode(item)
     tables = []
     with open(item.folder / "tokens.bin", "wb") as out:
         for group in edits.groups(part, ["id", "text", "file", "row"], *prepared):
@@ -66,13 +65,14 @@ def _tokenize_part(item: Work) -> dict[str, Json]:
 
 
 class Encode:
-    """Writes documents' ids one after another. `params` of the unit: tokenizer (sha256), eos, vocab_size; `where`: tokenizer.
+    """Writes documents' ids one after another. `params` of the unit: tokenizer (sha256), eos, vocab_size.
 
     tokens: written so far. checked: documents compared with the reference.
     """
 
-    def __init__(self, unit: Unit) -> None:
-        self._content = tokenizer.load(unit.where["tokenizer"], unit.params["tokenizer"])
+    def __init__(self, item: Work) -> None:
+        unit = item.unit
+        self._content = tokenizer.load(str(item.store.local(tokenizer.kept(unit.params["tokenizer"]))), unit.params["tokenizer"])
         self._eos, self._vocab_size = unit.params["eos"], unit.params["vocab_size"]
         self._dtype = tokenizer.dtype_for(self._vocab_size)
         self.tokens = self.checked = 0
