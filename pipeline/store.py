@@ -13,45 +13,75 @@ unfinished and is swept away when the next run takes the store's lock.
 """
 
 import fcntl
-import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pipeline.errors import PipelineError
 from pipeline.files import fsync, sha256_of, write_atomically
 from pipeline.unit import Artifact, Json, Record, Unit
+
+if TYPE_CHECKING:
+    import duckdb
 
 RECORD = "record.json"
 ASIDE = ".tmp-"
 
 
 class Store:
-    """A folder of finished units."""
+    """A folder of finished units. As pathlib.Path does, `Store(place)` gives what the place needs: for a URL an ObjectStore."""
+
+    def __new__(cls, place: Path | str) -> "Store":
+        if "://" in str(place) and not str(place).startswith("file://"):
+            from pipeline.object_store import ObjectStore
+
+            return super().__new__(ObjectStore)
+        return super().__new__(cls)
 
     def __init__(self, place: Path | str) -> None:
-        self.root = Path(place).absolute()
+        text = str(place)
+        self.root = (Path(url2pathname(urlsplit(text).path)) if text.startswith("file://") else Path(place)).absolute()
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[str]]:
+        return Store, (self.place,)
 
     @property
     def place(self) -> str:
         """What opens this store again, in another process or on another machine."""
         return str(self.root)
 
+    @property
+    def room(self) -> str:
+        """What to do when the disk under `root` is full."""
+        return f"free some space under {self.root} or choose another STORE"
+
     def path(self, relative: str) -> Path:
-        """Where a file of the store lies, or would lie, on this machine."""
+        """Where a file of the store lies, or would lie, on this machine. Raises PipelineError for a name that leads out of the store."""
+        if relative.startswith("/") or ".." in relative.split("/"):
+            raise PipelineError(f"{relative!r} is no name in {self.place}")
         return self.root / relative
 
     def local(self, file: Artifact | str) -> Path:
         """A file of the store as one on this machine that can be read and mapped. An Artifact's bytes are the recorded ones."""
         return self.path(file if isinstance(file, str) else file.path)
 
+    def share(self, file: Path, sha256: str) -> str:
+        """Where every machine that works on the store finds a file of this one: a path that all have, or a name for `local`."""
+        return str(file.absolute())
+
     def url(self, relative: str) -> str:
         """The file as DuckDB names it in a view."""
         return str(self.path(relative))
+
+    def mount(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        """Let a connection open what `url` names."""
 
     def open(self, relative: str) -> BinaryIO:
         """The file's bytes, read forwards. Raises FileNotFoundError."""
@@ -77,10 +107,14 @@ class Store:
             if not any(part.startswith(ASIDE) for part in path.relative_to(self.root).parts)
         }
 
-    def remove(self, folder: str) -> None:
-        """Remove a folder and all that is in it; the record goes first, so that a half-removed unit is not taken for done."""
-        (self.path(folder) / RECORD).unlink(missing_ok=True)
-        shutil.rmtree(self.path(folder), ignore_errors=True)
+    def remove(self, place: str) -> None:
+        """Remove a file, or a folder and all that is in it: its record first, so that a half-removed unit is not taken for done."""
+        path = self.path(place)
+        if path.is_dir():
+            (path / RECORD).unlink(missing_ok=True)
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
     def find_all(self, units: Sequence[Unit]) -> list[Record | None]:
         """`find` for many units."""
@@ -101,14 +135,16 @@ class Store:
         return None
 
     def record(self, folder: str) -> Record:
-        """The record in a finished unit's folder. Raises PipelineError when there is none that can be read."""
+        """The record in a finished unit's folder. Raises PipelineError when there is none, or not as it was written."""
         try:
-            fields = json.loads((self.path(folder) / RECORD).read_bytes())
-            inputs = tuple(Artifact(**artifact) for artifact in fields["inputs"])
-            unit = Unit(fields["stage"], fields["version"], folder.split("/")[1], inputs, fields["params"])
-            return Record(unit, tuple(Artifact(**artifact) for artifact in fields["outputs"]), fields["counts"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise PipelineError(f"{self.path(folder)}: no record of finished work ({error!r}); run make mix again") from error
+            return Record.with_unit(self._recorded(folder))
+        except FileNotFoundError:
+            raise PipelineError(f"{folder}/{RECORD}: missing; run make mix again") from None
+        except (OSError, ValueError) as error:
+            raise PipelineError(f"{folder}/{RECORD}: {error}; run make mix again") from error
+
+    def _recorded(self, folder: str) -> bytes:
+        return self.read(f"{folder}/{RECORD}")
 
     @contextmanager
     def work_folder(self, unit: Unit) -> Iterator[Path]:
@@ -152,7 +188,7 @@ class Store:
     def lock(self, announce: Callable[[str], None]) -> Iterator[None]:
         """Hold the store for one run at a time; a second run waits, after `announce(message)` told why.
 
-        Taking the lock also removes what a killed run left unfinished.
+        Taking the lock also removes what a killed run left unfinished, and a run that ends well removes what its own dead workers left.
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with open(self.root / ".lock", "a+") as stream:
@@ -163,14 +199,18 @@ class Store:
                 announce(f"another run (process {stream.read().strip() or '?'}) is writing to {self.root}; waiting for it")
                 fcntl.flock(stream, fcntl.LOCK_EX)
             stream.truncate(0)
-            stream.write(str(os.getpid()))
+            stream.write(f"{os.getpid()} on {socket.gethostname()}")
             stream.flush()
             self._sweep()
             yield
+            self._sweep()
 
     def _sweep(self) -> None:
-        for orphan in [*self.root.glob(f"*/{ASIDE}*"), *self.root.glob(f"*/*/{ASIDE}*")]:
-            try:
-                shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
-            except OSError as error:
-                raise PipelineError(f"cannot remove the unfinished {orphan}: {error}; remove it by hand") from error
+        for orphan in [*self.root.glob(f"{ASIDE}*"), *self.root.glob(f"*/{ASIDE}*"), *self.root.glob(f"*/*/{ASIDE}*")]:
+            while os.path.lexists(orphan):
+                try:
+                    shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink()
+                except FileNotFoundError:
+                    continue  # its own process, on its way out, removes it too
+                except OSError as error:
+                    raise PipelineError(f"cannot remove the unfinished {orphan}: {error}; remove it by hand") from error
