@@ -3,14 +3,13 @@
 Each file's sha256 is computed once and remembered in the store under its path, size and modification time.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.files import sha256_of, write_atomically
 from pipeline.readers import RawFile
-from pipeline.unit import canonical
+from pipeline.unit import Json, sealed, unsealed
 
 
 def files(folder: Path, source: str, inventory_path: Path) -> list[RawFile]:
@@ -30,7 +29,7 @@ def files(folder: Path, source: str, inventory_path: Path) -> list[RawFile]:
 
 def hashed(paths: Mapping[str, Path], inventory_path: Path, origin: str | None = None) -> list[RawFile]:
     """Files by their stable names, as raw files; the hashes that `inventory_path` remembers are not computed again."""
-    known = json.loads(inventory_path.read_bytes()) if inventory_path.exists() else {}
+    known = _known(inventory_path)
     inventory: dict[str, dict[str, object]] = {}
     result = []
     for name, path in paths.items():
@@ -43,5 +42,13 @@ def hashed(paths: Mapping[str, Path], inventory_path: Path, origin: str | None =
         result.append(RawFile(name, str(path), status.st_size, str(entry["sha256"]), origin=origin))
     if inventory != known:
         inventory_path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(inventory_path, canonical(inventory, indent=1))
+        write_atomically(inventory_path, sealed(inventory))
     return result
+
+
+def _known(inventory_path: Path) -> dict[str, Json]:
+    """What was remembered; nothing if it has changed since, for a wrong hash would give every unit another key."""
+    try:
+        return unsealed(inventory_path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}

@@ -10,7 +10,6 @@ left out, no member can leave the folder, and sizes are bounded. Interrupted, it
 """
 
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -31,7 +30,7 @@ from pipeline.files import BLOCK, write_atomically
 from pipeline.progress import Progress
 from pipeline.readers import RawFile
 from pipeline.recipe import SamplePackage
-from pipeline.unit import canonical
+from pipeline.unit import sealed, unsealed
 
 # Bounds on what is unpacked from one archive at a time, far above any sample.
 MEMBER_BYTES = 1 << 30
@@ -100,10 +99,11 @@ class Archive:
         return self.folder / f"{self.file.file}.json"
 
     def manifest(self) -> dict:
-        """`listing`: all files in the archive. `members`: bytes and sha256 of the unpacked ones."""
+        """`listing`: all files in the archive. `members`: bytes and sha256 of the unpacked ones. Empty, so that the archive is downloaded
+        again, when the manifest has changed since it was written."""
         try:
-            known = json.loads(self.manifest_path.read_bytes())
-        except FileNotFoundError:
+            known = unsealed(self.manifest_path.read_bytes())
+        except (FileNotFoundError, ValueError):
             known = {}
         return known if known.get("sha256") == self.file.sha256 else {"sha256": self.file.sha256, "listing": None, "members": {}}
 
@@ -129,7 +129,7 @@ class Archive:
                     manifest["members"][name] = self._unpack(name, members[name], min(room, MEMBER_BYTES), aside / "member")
                     room -= manifest["members"][name]["bytes"]
             os.sync()  # the members, before the manifest that vouches for them
-            write_atomically(self.manifest_path, canonical(manifest))
+            write_atomically(self.manifest_path, sealed(manifest))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

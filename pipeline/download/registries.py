@@ -17,13 +17,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlsplit
 
 import requests
 
 from pipeline.errors import PipelineError
 from pipeline.files import BLOCK
+
+if TYPE_CHECKING:
+    from pypi_simple import PyPISimple
 
 ATTEMPTS = 4
 FIRST_PAUSE_S = 1.0  # doubled after each attempt
@@ -146,13 +149,12 @@ def _npm_url(file: PackageFile, session: requests.Session) -> str:
 
 
 def _pypi_url(file: PackageFile, session: requests.Session) -> str:
-    # Imported here: it takes 0.2 s, and a finished mix asks no index.
-    from pypi_simple import PyPISimple
     from pypi_simple.errors import NoSuchProjectError, UnsupportedContentTypeError, UnsupportedRepoVersionError
 
-    index = os.environ.get("PIP_INDEX_URL") or _configured_index()
+    client = package_index(session)
+    index = client.endpoint
     try:
-        page = PyPISimple(index, session=session).get_project_page(file.name, timeout=TIMEOUT_S)
+        page = client.get_project_page(file.name, timeout=TIMEOUT_S)
     except NoSuchProjectError as error:
         raise _absent(file, index) from error
     except (UnsupportedContentTypeError, UnsupportedRepoVersionError) as error:
@@ -161,6 +163,14 @@ def _pypi_url(file: PackageFile, session: requests.Session) -> str:
         if package.filename == file.file:
             return package.url
     raise _absent(file, index)
+
+
+def package_index(session: requests.Session | None = None) -> "PyPISimple":
+    """A client of the index that pip is configured with."""
+    # Imported here: it takes 0.2 s, and a finished mix asks no index.
+    from pypi_simple import PyPISimple
+
+    return PyPISimple(os.environ.get("PIP_INDEX_URL") or _configured_index(), session=session or _session())
 
 
 @functools.cache

@@ -1,59 +1,43 @@
-"""A source's files at a URL that fsspec reads (`<url>/<source>/**`): mirrored into the store, then read as a folder.
+"""A source's files at a URL that fsspec reads: `<url>/<source>/**`.
 
-A file is copied again only if the filesystem's key for it (etag, or time and size) has changed; it appears by a rename.
-What such a URL needs beside fsspec (s3fs for s3://, gcsfs for gs://) is the user's to install.
+In: a URL. Out: what lies there as Remotes, and one of them as a file on this machine. Nothing is known of the contents before they
+are here, so a file counts as the same while its size and tag (ETag, or a time) are. Hidden files are left out.
+Cost: one request per 1000 files, and three per file that is copied; one that breaks off is begun again.
 """
 
-import json
-import os
-import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from pipeline.errors import ConfigError, PipelineError
-from pipeline.files import BLOCK, fsync, write_atomically
-from pipeline.unit import canonical
+from pipeline.download import Remote
+from pipeline.errors import PipelineError
+from pipeline.unit import Artifact
+
+KEY = "key:"
 
 
-def mirror(url: str, source: str, folder: Path) -> None:
-    """Make `<folder>/<source>/` hold what `<url>/<source>/` holds. Raises ConfigError for a URL that cannot be opened,
-    PipelineError when a copy fails; the same command goes on from there."""
-    import fsspec
+def files(url: str, source: str) -> list[Remote]:
+    """Sorted by name; [] when nothing is there. Raises ConfigError for a URL that cannot be opened."""
+    from pipeline.objects import Objects  # imports fsspec, which takes 0.1 s
 
+    found = Objects(url).listing(source)
+    names = {path: path.removeprefix(f"{source}/") for path in sorted(found)}
+    return [
+        Remote(name, found[path].bytes, f"{KEY}{found[path].bytes}:{found[path].tag}", f"{url.rstrip('/')}/{path}")
+        for path, name in names.items()
+        if not any(part.startswith(".") for part in name.split("/"))
+    ]
+
+
+def copy(place: str, wanted: Artifact, path: Path) -> None:
+    """Make `path` the file at `place`. Raises PipelineError if it is not the one that was listed."""
+    from pipeline.objects import Objects
+
+    folder, name = place.rsplit("/", 1)
+    objects = Objects(folder)
     try:
-        filesystem, root = fsspec.core.url_to_fs(f"{url.rstrip('/')}/{source}")
-        listing = filesystem.find(root, detail=True) if filesystem.exists(root) else {}
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"DATA={url}: {error}; install what this kind of URL needs into .venv, or give a folder") from error
-    except OSError as error:
-        raise PipelineError(f"DATA={url}: {source} cannot be listed: {error}; check the URL and your credentials") from error
-    stamps_path = folder / f".{source}.json"
-    known = json.loads(stamps_path.read_bytes()) if stamps_path.exists() else {}
-    stamps: dict[str, list[object]] = {}
-    for path, entry in sorted(listing.items()):
-        name = PurePosixPath(path).relative_to(PurePosixPath(root))
-        if ".." in name.parts or any(part.startswith(".") for part in name.parts):
-            continue
-        target = folder / source / name
-        stamp = [entry["size"], filesystem.ukey(path)]
-        if known.get(str(name)) != stamp or not target.exists() or target.stat().st_size != entry["size"]:
-            _copy(filesystem, path, target, entry["size"], f"{url}: {source}/{name}")
-        stamps[str(name)] = stamp
-        write_atomically(stamps_path, canonical(known | stamps))
-    for gone in known.keys() - stamps.keys():
-        (folder / source / gone).unlink(missing_ok=True)
-    if stamps or known:
-        write_atomically(stamps_path, canonical(stamps))
-
-
-def _copy(filesystem: object, path: str, target: Path, size: int, name: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".tmp-{target.name}")
-    try:
-        with filesystem.open(path, "rb") as source, open(aside, "wb") as sink:  # type: ignore[attr-defined]
-            shutil.copyfileobj(source, sink, BLOCK)
-    except OSError as error:
-        raise PipelineError(f"{name} could not be copied: {error}; the same command goes on from here") from error
-    if aside.stat().st_size != size:
-        raise PipelineError(f"{name}: {aside.stat().st_size} bytes arrived, {size} were listed; run the same command again")
-    fsync(aside)
-    os.replace(aside, target)
+        before = objects.entry(name)
+        objects.download(name, path)
+        same = objects.entry(name) == before and before.bytes == path.stat().st_size == wanted.bytes
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise PipelineError(f"{place} was changed or removed while it was copied; run the same command again")

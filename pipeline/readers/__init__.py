@@ -28,7 +28,11 @@ DETAIL_LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A file as a source delivers it; `name` is POSIX, relative and stable: tables show it as `file`."""
+    """A file as a source delivers it.
+
+    `name` is POSIX, relative and stable: tables show it as `file`. `path` is where it lies: a path, a path relative to the store, or
+    `hf://…` for one that is downloaded when it is read (stages/download.py); a reader is handed one on this machine.
+    """
 
     name: str
     path: str

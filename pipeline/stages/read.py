@@ -1,6 +1,7 @@
 """Raw files → documents.
 
-In: one large raw file, or several small ones up to `UNIT_BYTES`. Out: `part-*.parquet` (documents.SCHEMA) and
+In: one large raw file, or several small ones up to `UNIT_BYTES`; where one lies is no part of a unit's key, so that a file kept in the
+store, one in a folder and one that is downloaded to be read and forgotten give the same unit. Out: `part-*.parquet` (documents.SCHEMA) and
 `failures.parquet` (file, row, reason, detail). Files are streamed: memory is bounded by a row group and the largest
 document. Every record becomes a document or a named failure; the failure budget is checked over the whole source by
 the caller. A damaged archive is not a record: it stops the run (readers raise PipelineError).
@@ -18,6 +19,7 @@ from pipeline import readers
 from pipeline.documents import PartWriter, write_table
 from pipeline.engine import Stage, Work
 from pipeline.readers import Failure, RawFile, reader_for
+from pipeline.stages.download import at_hand
 from pipeline.store import Store
 from pipeline.unit import Artifact, Json, Record, Unit
 
@@ -30,7 +32,7 @@ FAILURES = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.
 def units(source: str, files: Sequence[RawFile], fields: Mapping[Any, Sequence[str]]) -> list[Unit]:
     """One unit per large file; neighbouring small files share one."""
     groups: list[list[RawFile]] = []
-    size = UNIT_BYTES
+    size = UNIT_BYTES + 1  # the first file begins a group, even an empty one
     for file in files:
         if size + file.bytes > UNIT_BYTES:
             groups.append([])
@@ -62,13 +64,14 @@ def _read_unit(item: Work) -> dict[str, Json]:
     writer = PartWriter(item.folder)
     failures: list[tuple[str, Failure]] = []
     for artifact, (name, reader) in zip(item.unit.inputs, item.unit.params["files"], strict=True):
-        file = RawFile(name, item.unit.where[name], artifact.bytes, artifact.sha256, reader)
-        for record in reader_for(file)(file):
-            document = record if isinstance(record, Failure) else _document(record, file.name, source, fields)
-            if isinstance(document, Failure):
-                failures.append((file.name, document))
-            else:
-                writer.add(*document)
+        with at_hand(item, artifact, item.unit.where[name]) as path:
+            file = RawFile(name, path, artifact.bytes, artifact.sha256, reader)
+            for record in reader_for(file)(file):
+                document = record if isinstance(record, Failure) else _document(record, file.name, source, fields)
+                if isinstance(document, Failure):
+                    failures.append((file.name, document))
+                else:
+                    writer.add(*document)
     writer.close()
     lines = [{"file": name, "row": f.row, "reason": f.reason, "detail": f.detail} for name, f in failures]
     write_table(pa.Table.from_pylist(lines, schema=FAILURES), item.folder / "failures.parquet")

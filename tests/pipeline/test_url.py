@@ -1,15 +1,20 @@
 """`DATA=<url>` through fsspec's in-memory and file systems."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 
+from pipeline import fetch
 from pipeline.build import Request, build
-from pipeline.download.url import mirror
+from pipeline.download import url
+from pipeline.engine import Engine
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import Progress
+from pipeline.readers import RawFile
+from pipeline.recipe import Source
 from pipeline.store import Store
 
 
@@ -21,33 +26,50 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
     filesystem.rm("/corpus", recursive=True)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def raw(store: Store, place: str = "memory://corpus", name: str = "web") -> dict[str, RawFile]:
+    """The files of one source, in the store."""
+    with Engine(store, 1, Progress()) as engine:
+        found = fetch._from_url(place, {name: Source(name=name, title="t", licence="CC0")}, engine)
+    return {file.name: file for file in found[name]}
 
 
-def test_a_mirror_holds_what_the_url_holds_and_follows_it(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
-    mirror("memory://corpus", "web", tmp_path)
-    assert contents(tmp_path / "web") == {"a.jsonl": b'{"text": "one"}\n', "deep/b.jsonl": b'{"text": "two"}\n'}
-    before = (tmp_path / "web/a.jsonl").stat().st_mtime_ns
+def test_what_the_url_holds_is_copied_once_and_followed(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first = raw(store)
+    assert {name: store.local(file.path).read_bytes() for name, file in first.items()} == {
+        "a.jsonl": b'{"text": "one"}\n',
+        "deep/b.jsonl": b'{"text": "two"}\n',
+    }
+    assert first["a.jsonl"].sha256 == hashlib.sha256(b'{"text": "one"}\n').hexdigest()
+    before = store.local(first["a.jsonl"].path).stat().st_mtime_ns
     memory.rm("/corpus/web/deep/b.jsonl")
     memory.pipe("/corpus/web/c.jsonl", b"{}\n")
-    mirror("memory://corpus/", "web", tmp_path)
-    assert set(contents(tmp_path / "web")) == {"a.jsonl", "c.jsonl"}
-    assert (tmp_path / "web/a.jsonl").stat().st_mtime_ns == before, "an unchanged file was copied again"
+    memory.pipe("/corpus/web/.hidden", b"{}\n")
+    second = raw(store, "memory://corpus/")
+    assert set(second) == {"a.jsonl", "c.jsonl"}
+    assert second["a.jsonl"] == first["a.jsonl"] and store.local(second["a.jsonl"].path).stat().st_mtime_ns == before
+    memory.pipe("/corpus/web/a.jsonl", b'{"text": "new"}\n')
+    assert store.local(raw(store)["a.jsonl"].path).read_bytes() == b'{"text": "new"}\n', "the same size at another time is another file"
 
 
 def test_a_source_that_is_not_there_is_empty_and_a_url_of_no_kind_is_refused(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
-    mirror("memory://corpus", "wiki", tmp_path)
-    assert contents(tmp_path) == {}
-    with pytest.raises(ConfigError, match="DATA=nosuch://x"):
-        mirror("nosuch://x", "web", tmp_path)
+    assert raw(Store(tmp_path), name="wiki") == {}
+    with pytest.raises(ConfigError, match="nosuch://x"):
+        raw(Store(tmp_path), "nosuch://x")
 
 
-def test_a_broken_copy_is_named_and_never_taken_for_whole(memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("shutil.copyfileobj", lambda source, sink, length: sink.write(b"{"))
-    with pytest.raises(PipelineError, match=r"web/a\.jsonl: 1 bytes arrived, 16 were listed"):
-        mirror("memory://corpus", "web", tmp_path)
-    assert not (tmp_path / "web/a.jsonl").exists()
+def test_a_file_that_changes_while_it_is_copied_is_never_taken_for_whole(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = url.files("memory://corpus", "web")
+    monkeypatch.setattr(url, "files", lambda place, name: listed)
+    memory.pipe("/corpus/web/a.jsonl", b"{}")
+    with pytest.raises(PipelineError, match=r"memory://corpus/web/a\.jsonl was changed or removed while it was copied"):
+        raw(Store(tmp_path))
+    memory.rm("/corpus/web/a.jsonl")
+    with pytest.raises(PipelineError, match="was changed or removed"):
+        raw(Store(tmp_path))
+    assert list(Store(tmp_path).files("raw")) == []
 
 
 def test_a_mix_builds_from_a_url_to_the_same_shards_as_from_the_folder(built: Store, corpus: Path, recipes: Path, tmp_path: Path) -> None:
