@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
-from pipeline import catalog, scopes
+from pipeline import catalog, disk, published, scopes
 from pipeline.config import human
 from pipeline.dedupe.methods import Near
 from pipeline.engine import Engine, Stage
@@ -27,7 +27,7 @@ from pipeline.readers import RawFile
 from pipeline.recipe import MIXES, Mix, Source, TokenizerSpec, load_mix, load_tokenizer
 from pipeline.rules import Rules, load_rules
 from pipeline.scopes import KEYS, Removed, keys
-from pipeline.stages import decide, edit, filter, gather, holdout, prepare, read, tag, tokenize
+from pipeline.stages import decide, download, edit, filter, gather, holdout, prepare, read, tag, tokenize
 from pipeline.store import Store
 from pipeline.taggers import TAGGERS, owner_of
 from pipeline.taggers.kinds import KINDS, Attribute
@@ -35,6 +35,7 @@ from pipeline.taggers.ready import Ready
 from pipeline.tokenizer import dtype_for, engine_name
 from pipeline.tokenizer import kept as kept_tokenizer
 from pipeline.tokenizer import load as tokenizer_bytes
+from pipeline.unfinished import Unfinished
 from pipeline.unit import Artifact, Json, Record, Unit, canonical
 
 
@@ -42,7 +43,8 @@ from pipeline.unit import Artifact, Json, Record, Unit, canonical
 class Request:
     """What a person asked for. `store`: a folder or a URL. `data`: "sample", "hub", or a folder or URL that holds
     `<source>/**`. `tokens`: a budget for the whole training run, or None for the recipe's. `sources` narrows the mix; `scale`
-    allows a smaller mix than the recipe asks for (always allowed for the sample, which holds a ten-millionth of the real thing)."""
+    allows a smaller mix than the recipe asks for (always allowed for the sample, which holds a ten-millionth of the real thing);
+    `stream` keeps no raw files of the hub."""
 
     mix: str
     store: Path | str
@@ -51,6 +53,7 @@ class Request:
     workers: int = os.cpu_count() or 1
     sources: tuple[str, ...] = ()
     scale: bool = False
+    stream: bool = False
     recipes: Path = MIXES
     shard_tokens: int = gather.SHARD_TOKENS
 
@@ -116,12 +119,13 @@ def build(request: Request, progress: Progress) -> Lock:
     spec = load_tokenizer(mix.tokenizer, request.recipes)
     loaded = {name: load_rules(name, request.recipes) for name in mix.sources}
     store = Store(request.store)
-    with store.lock(progress.say), Engine(store, request.workers, progress) as engine:
+    claims = Unfinished(store, mix.name, {"data": request.data, "sources": request.sources, "tokens": request.tokens})
+    with store.lock(progress.say), disk.explained(store.place, mix.name), Engine(store, request.workers, progress, claims) as engine:
         tokenizer: dict[str, Json] = {"name": spec.name, "sha256": spec.sha256, "eos": spec.eos, "vocab_size": spec.vocab_size}
         if engine_name() == "tokenizers":
             progress.say("gigatoken is not installed here: tokenizing with Hugging Face tokenizers, 30 to 60 times slower")
         sources = {name: source for name, (source, _) in loaded.items()}
-        raw, tokenizer_path = raw_files(mix, sources, spec, request.data, request.tokens, store, progress)
+        raw, tokenizer_path = raw_files(mix, sources, spec, request.data, request.tokens, engine, request.stream)
         _keep_tokenizer(store, spec, tokenizer_path)
         built = [Built(sources[name], loaded[name][1], files, {}) for name, files in raw.items()]
         for b in built:
@@ -150,8 +154,11 @@ def build(request: Request, progress: Progress) -> Lock:
         )
         store.write(f"mixes/{mix.name}.lock.json", lock.to_json())
         store.write(f"mixes/{mix.name}.build.json", canonical(_manifest(mix, built, request), indent=1))
+        claims.end()
         catalog.write(store, mix.name, engine.computed)
     _announce(lock, mix, built, request, progress)
+    if request.data == "hub":
+        _compare_with_published(built, store, progress)
     return lock
 
 
@@ -180,6 +187,13 @@ def _announce(lock: Lock, mix: Mix, built: list[Built], request: Request, progre
         progress.say(f"scaled to the supply: {human(given)} of the {human(asked)} tokens that {mix.name} asks for")
 
 
+def _compare_with_published(built: list[Built], store: Store, progress: Progress) -> None:
+    outcomes = [published.outcome(b.source, b.files, _funnel(b), store) for b in built]
+    progress.console.print(published.table(outcomes))
+    for line in published.warnings(outcomes):
+        progress.say(line)
+
+
 def tag_documents(engine: Engine, built: list[Built], tokenizer: dict[str, Json]) -> None:
     """From documents to attributes, with what comes between."""
     _run(engine, prepare.STAGE, built, _prepare_units)
@@ -206,7 +220,7 @@ def _ready(b: Built, store: Store, progress: Progress) -> dict[str, Ready]:
     attributes = [*b.rules.used_attributes, *(b.rules.attributes[name] for name in b.rules.prepare if name in b.rules.attributes)]
     files = attribute_files(attributes, store, progress)
     near = [Attribute(KEYS["near"], KINDS["minhash"], step, Path()) for step in b.source.dedupe if isinstance(step, Near)]
-    configured = {a.name: Ready.configured(a, files.get(a.name, {})) for a in [*attributes, *near]}
+    configured = {a.name: Ready.configured(a, files.get(a.name, {}), store) for a in [*attributes, *near]}
     return {name: Ready.plain(TAGGERS[name]) for name in names & TAGGERS.keys()} | configured
 
 
@@ -280,6 +294,13 @@ def _shards(b: Built, split: str) -> list[ShardSummary]:
     return summaries
 
 
+def _downloads(b: Built) -> dict[str, list[str]]:
+    """The folders of the raw files that this store downloaded; they may be removed, since nothing reads them again."""
+    within = f"{download.STAGE.output}/{b.name}/"
+    folders = sorted({file.path.rpartition("/")[0] for file in b.files if file.path.startswith(within)})
+    return {download.STAGE.output: folders} if folders else {}
+
+
 def _manifest(mix: Mix, built: list[Built], request: Request) -> dict[str, Json]:
     """What the mix rests on, for the catalog and for `verify`."""
     return {
@@ -290,11 +311,11 @@ def _manifest(mix: Mix, built: list[Built], request: Request) -> dict[str, Json]
                 "title": b.source.title,
                 "origin": sorted({file.origin or "" for file in b.files}),
                 "licence": sorted({file.licence or b.source.licence for file in b.files}),
-                "revision": b.source.hub.revision if b.source.hub and request.data == "hub" else None,
+                "revision": (b.files[0].origin or "").rpartition("@")[2] if request.data == "hub" else None,
                 "files": len(b.files),
                 "raw_bytes": sum(file.bytes for file in b.files),
                 "raw": [[file.path, file.sha256, file.bytes] for file in b.files],
-                "units": {stage: [record.unit.folder for record in records] for stage, records in b.records.items()},
+                "units": _downloads(b) | {stage: [record.unit.folder for record in records] for stage, records in b.records.items()},
                 "taggers": [ready.tagger.name for ready in b.taggers],
                 "first_part": b.scope[0],
                 "drop": dict(b.rules.drop),

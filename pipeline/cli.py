@@ -34,6 +34,7 @@ def mix(
     workers: Annotated[int, typer.Option(min=1, help="Parallel workers; one core each.")] = os.cpu_count() or 1,
     sources: Annotated[str, typer.Option(help="Narrow the mix to these sources, a,b,c.")] = "",
     scale: Annotated[bool, typer.Option("--scale", help="Build a smaller mix than the recipe asks for if supply is short.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="With DATA=hub: download files as they are read, and keep none.")] = False,
     recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
 ) -> None:
     """Build a mix: download, read, tokenize, filter, dedupe, write shards, resolve the recipe."""
@@ -46,7 +47,7 @@ def mix(
 
     request = Request(
         mix=mix, store=store, data=data, tokens=parse_count(tokens, "TOKENS") if tokens else None, workers=workers,
-        sources=tuple(name.strip() for name in sources.split(",") if name.strip()), scale=scale,
+        sources=tuple(name.strip() for name in sources.split(",") if name.strip()), scale=scale, stream=stream,
         recipes=recipes or MIXES,
     )  # fmt: skip
     progress = Progress()
@@ -161,17 +162,42 @@ def verify(
     mix: Mix = "olmoe-mix",
     store: StoreOption = "data",
     workers: Annotated[int, typer.Option(min=1, help="Parallel readers.")] = os.cpu_count() or 1,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove what is damaged and what read it, for mix to make again.")
+    ] = False,
 ) -> None:
     """Reread everything that a mix rests on; name each thing that does not hold."""
     from pipeline.progress import Progress
     from pipeline.store import Store
+    from pipeline.verify import remove_damaged
     from pipeline.verify import verify as find_problems
 
-    problems = find_problems(Store(store), mix, workers, Progress())
+    opened, progress = Store(store), Progress()
+    problems = find_problems(opened, mix, workers, progress)
     for problem in problems:
         print(problem)
     print(f"{mix}: {len(problems)} things do not hold" if problems else f"{mix}: everything holds")
+    if remove and problems:
+        for place in remove_damaged(opened, problems, progress):
+            print(f"removed {place}")
+        print(f"Next: make mix MIX={mix}")
     raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def gc(
+    store: StoreOption = "data",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove it.")] = False,
+    recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
+) -> None:
+    """What the store holds that no mix, no run and no unfinished build needs any longer."""
+    from pipeline.gc import collect, show, survey
+    from pipeline.progress import Progress
+    from pipeline.recipe import MIXES
+    from pipeline.store import Store
+
+    opened, folder = Store(store), recipes or MIXES
+    show(collect(opened, folder, Progress()) if remove else survey(opened, folder), console(), removed=remove)
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ Cost: a query over narrow tables: under a second per million documents. A tagger
 over its text, and its attributes stay in the store, where the next `make mix` finds them.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import duckdb
@@ -20,10 +22,10 @@ from pipeline import catalog
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.fetch import attribute_files
-from pipeline.findings import quoted_list
 from pipeline.progress import Progress
 from pipeline.recipe import MIXES
 from pipeline.rules import Rules, load_filter, load_rules
+from pipeline.sql import quoted_list
 from pipeline.stages import tag
 from pipeline.stats import format_value
 from pipeline.store import Store
@@ -33,6 +35,7 @@ from pipeline.terminal import titled
 from pipeline.unit import Artifact, Record
 
 EXCERPT = 160  # characters of an example's text
+Parts = Sequence[tuple[Artifact, int]]  # with the number of documents in each
 
 
 @dataclass(frozen=True)
@@ -90,23 +93,27 @@ def preview(store: Store, source: str, rules: Rules, workers: int, progress: Pro
     """Raises ConfigError when the source has not been built in this store."""
     built = catalog.sources(store).get(source)
     if built is None:
-        raise ConfigError(f"{source} has not been built under {store.root}; run: make mix SOURCES={source}")
+        raise ConfigError(f"{source} has not been built under {store.place}; run: make mix SOURCES={source}")
     parts = [part for folder in built["units"]["documents"] for part in store.record(folder).named("part-", ".parquet")]
     tokens = [store.record(folder) for folder in built["units"]["tokens"]]
     before = [store.record(folder).output("spans.parquet") for folder in built["units"].get("prepared", [])]
     prepared: Sequence[Artifact | None] = before or [None for _ in parts]
     tagged = _tagged(store, source, rules, parts, prepared, tokens, workers, progress)
+    texts = [(part, record.counts["documents"]) for part, record in zip(parts, tokens, strict=True)]
     columns = {column for sql in rules.drop.values() for column in columns_of(sql)}
-    with duckdb.connect(":memory:", config={"threads": str(workers)}) as connection:
-        tables = [[store.path(record.output("attributes.parquet").path) for record in records] for records in tagged]
-        decisions = [store.path(folder) / "decisions.parquet" for folder in built["units"]["decisions"]]
-        rows = [store.path(record.output("rows.parquet").path) for record in tokens]
+    with duckdb.connect(":memory:", config={"threads": str(workers), "autoload_known_extensions": "false"}) as connection:
+        store.mount(connection)
+        tables = [[store.url(record.output("attributes.parquet").path) for record in records] for records in tagged]
+        decisions = [store.url(f"{folder}/decisions.parquet") for folder in built["units"]["decisions"]]
+        rows = [store.url(record.output("rows.parquet").path) for record in tokens]
         joined = "".join(f" POSITIONAL JOIN read_parquet({quoted_list(files)})" for files in tables)
         connection.execute(
             "CREATE TABLE documents AS SELECT row_number() OVER () - 1 AS place, * FROM ("
             f"SELECT '{source}' AS source, kept, {', '.join(sorted({'id', 'tokens'} | columns))} "
             f"FROM read_parquet({quoted_list(rows)}) POSITIONAL JOIN (SELECT kept FROM read_parquet({quoted_list(decisions)})){joined})"
         )
+        # From here on the connection evaluates predicates, on that table and nothing else.
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         held = [f"coalesce(({sql}), false)" for sql in rules.drop.values()]
         lines = [
             Line(reason, sql, *(_sums(connection, condition) for condition in _conditions(held, index)))
@@ -116,7 +123,7 @@ def preview(store: Store, source: str, rules: Rules, workers: int, progress: Pro
             example
             for (reason, sql), condition in zip(rules.drop.items(), held, strict=True)
             for dropped in (True, False)
-            for example in _examples(connection, reason, sql, condition if dropped else f"NOT {condition}", dropped, examples, parts, store)
+            for example in _examples(connection, reason, sql, condition if dropped else f"NOT {condition}", dropped, examples, texts, store)
         ]
         return Preview(source, _sums(connection, "true"), _sums(connection, "kept"), _sums(connection, " OR ".join(held)), lines, found)
 
@@ -128,7 +135,7 @@ def _tagged(
     """Per tagger the attributes of all parts, found or computed."""
     files = attribute_files(rules.used_attributes, store, progress)
     ready = [Ready.plain(tagger) for tagger in rules.taggers]
-    ready += [Ready.configured(attribute, files[attribute.name]) for attribute in rules.used_attributes]
+    ready += [Ready.configured(attribute, files[attribute.name], store) for attribute in rules.used_attributes]
     places = zip(parts, prepared, tokens, strict=True)
     units = [tag.unit(source, part, before, record, each) for part, before, record in places for each in ready]
     with store.lock(progress.say), Engine(store, workers, progress) as engine:
@@ -147,7 +154,7 @@ def _sums(connection: duckdb.DuckDBPyConnection, condition: str) -> tuple[int, i
 
 
 def _examples(
-    connection: duckdb.DuckDBPyConnection, reason: str, sql: str, condition: str, dropped: bool, count: int, parts: Sequence[Artifact],
+    connection: duckdb.DuckDBPyConnection, reason: str, sql: str, condition: str, dropped: bool, count: int, parts: Parts,
     store: Store,
 ) -> list[Example]:  # fmt: skip
     named = sorted(columns_of(sql))
@@ -162,19 +169,19 @@ def _examples(
     ]
 
 
-def _excerpt(place: int, parts: Sequence[Artifact], store: Store) -> str:
-    """The beginning of a document's text, given its place among the rows of all parts."""
-    for part in parts:
-        with pq.ParquetFile(store.path(part.path)) as file:
-            if place >= file.metadata.num_rows:
-                place -= file.metadata.num_rows
-                continue
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if place < rows:
-                    text = file.read_row_group(group, columns=["text"])["text"][place].as_py()
-                    return " ".join(text[: 4 * EXCERPT].split())[:EXCERPT]
-                place -= rows
+def _excerpt(place: int, parts: Parts, store: Store) -> str:
+    """The beginning of a document's text, given its place among the rows of all parts. Reads one row group of one part."""
+    ends = list(accumulate(documents for _, documents in parts))
+    number = bisect_right(ends, place)
+    part, documents = parts[number]
+    place -= ends[number] - documents
+    with store.open(part.path) as stream, pq.ParquetFile(stream) as file:
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if place < rows:
+                text = file.read_row_group(group, columns=["text"])["text"][place].as_py()
+                return " ".join(text[: 4 * EXCERPT].split())[:EXCERPT]
+            place -= rows
     raise IndexError(place)
 
 

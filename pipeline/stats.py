@@ -29,7 +29,7 @@ def show(store: Store, mix: str, console: Console) -> None:
             console, connection, "What each stage cost (seconds of the workers, MB of text)",
             "SELECT stage, sum(units) AS units, sum(reused) AS reused, sum(seconds) AS seconds, sum(cpu_seconds) AS cpu_seconds, "
             "sum(bytes) / 1e6 AS MB, sum(bytes) / 1e6 / nullif(sum(cpu_seconds), 0) AS \"MB per CPU-s\", "
-            f"max(peak_rss_mb) AS \"peak MiB\" FROM runs WHERE {sources} GROUP BY stage "
+            f"max(peak_rss_mb) AS \"peak MiB\" FROM runs WHERE {sources} GROUP BY stage HAVING sum(units) > 0 "
             f"ORDER BY list_position({[stage.name for stage in catalog.STAGES]}, stage)",
         )  # fmt: skip
         _print(
@@ -60,10 +60,15 @@ def show_mix(store: Store, mix: str, console: Console) -> None:
 
 def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
     """A read-only connection to the store's catalog; ConfigError when nothing was built yet."""
-    file = catalog.path(store)
+    try:
+        file = store.local(catalog.FILE)
+    except FileNotFoundError:
+        file = store.path(catalog.FILE)
     if not file.exists():
-        raise ConfigError(f"{file} is not there: nothing has been built under {store.root} yet; run: make mix MIX=olmoe-mix")
-    return duckdb.connect(str(file), read_only=True)
+        raise ConfigError(f"{store.url(catalog.FILE)} is not there: nothing has been built there yet; run: make mix MIX=olmoe-mix")
+    connection = duckdb.connect(str(file), read_only=True)
+    store.mount(connection)
+    return connection
 
 
 def _known(connection: duckdb.DuckDBPyConnection, mix: str) -> None:

@@ -31,7 +31,7 @@ def unit(source: str, part: Artifact, editors: Sequence[Ready]) -> Unit:
 
 def prepare(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
     for item in work:
-        editors = [restored(params, item.unit) for params in item.unit.params["editors"]]
+        editors = [restored(params, item.unit, item.store) for params in item.unit.params["editors"]]
         columns = sorted({name for editor in editors for name in editor.reads} & set(SCHEMA.names) | {"text", "source", "file", "row"})
         tables, first, size = [SPANS.empty_table()], 0, 0
         for group in row_groups(item.store.local(item.unit.inputs[0]), columns):

@@ -42,7 +42,7 @@ def unit(source: str, part: Artifact, prepared: Artifact | None, tokens: Record,
 def tag(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
     """All of `work` is about the same part, its first input, with the same spans."""
     store, params = work[0].store, work[0].unit.params
-    taggers = [restored(item.unit.params, item.unit) for item in work]
+    taggers = [restored(item.unit.params, item.unit, item.store) for item in work]
     columns = sorted({name for tagger in taggers for name in tagger.reads} & set(SCHEMA.names) | {"source", "file", "row"})
     part, *spans = (store.local(artifact) for artifact in work[0].unit.inputs[: 2 if params.get("prepared") else 1])
     tokens: Any = None
@@ -70,13 +70,15 @@ def tag(work: Sequence[Work]) -> Iterator[dict[str, Json]]:
                     table = edits.original(table, group.spans)
                 more[name].append(table.set_column(0, table.schema.field("row"), pc.add(table["row"], group.first)))
         size += int(group.bytes.sum())
-    for item, pieces, more in zip(work, attributes, tables, strict=True):
+    for item, tagger, pieces, more in zip(work, taggers, attributes, tables, strict=True):
         table = pa.concat_tables(pieces)
         write_table(table, item.folder / "attributes.parquet")
         for name, rows_of in more.items():
             write_table(pa.concat_tables(rows_of), item.folder / f"{name}.parquet")
         counts = {name: sum(map(len, rows_of)) for name, rows_of in more.items()}
-        yield {"documents": table.num_rows, "bytes": size, **({"tables": counts} if counts else {})}
+        # Not what the others of `work` read: a unit's record is the same with whomever it ran.
+        read = size if "text" in tagger.reads else 0
+        yield {"documents": table.num_rows, "bytes": read, **({"tables": counts} if counts else {})}
 
 
 def _without_eos(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
