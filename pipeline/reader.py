@@ -5,6 +5,9 @@ documents and its place. Opening costs one JSON file and no shard: those are ope
 if they are not what the lock says (shard_reader.py). There is no state but the index, so resuming at a step is
 starting there, on any number of ranks. PyArrow is imported only when documents are asked for. One reader per thread.
 
+Shards of a store at a URL are read by range, a request of 5 to 50 ms per instance, 32 at a time, until this machine's
+cache holds them. Whoever knows what comes next says so (`expect`) and does not wait; `batch`, `steps` and `validation` do.
+
 Where instance n of a run lies:
 
     epoch, place = divmod(n, pool);   slot = Permutation(seed, "epoch/<epoch>", pool)(place)
@@ -24,9 +27,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import PipelineError
 from pipeline.lock import Lock, LockSource, ShardSummary
 from pipeline.permutation import FEW, Permutation
 from pipeline.shard_reader import ShardReader
+from pipeline.store import Store
+from pipeline.unit import Artifact
+
+AT_ONCE = 1024  # instances of a batch that are asked for together
+AHEAD = 32  # held-out instances
+WORTH = 100_000  # bytes that arrive in a stream (100 MB/s) while one of 32 requests of 30 ms takes its turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +84,18 @@ class Instance:
 class MixReader(Sequence[Instance]):
     """The instances of a run, in training order: `len(mix)`, `mix[i]`, `mix.batch(indices)`, `mix.steps(…)`.
 
-    `store` is the folder that shard paths are relative to: by default the one above the lock-file's. `sequence_length`:
-    read the mix as instances of so many tokens (Lock.with_sequence_length); by default as long as the lock says.
-    Raises PipelineError for a lock-file or a shard that is missing, damaged or not what the lock says, ConfigError for a
-    length that does not divide the lock's.
+    `lock` is a path or a URL. `store` is where shard paths lead from, a folder or a URL: by default the folder above the
+    lock-file's. `sequence_length`: read the mix as instances of so many tokens (Lock.with_sequence_length); by default as
+    long as the lock says. Raises PipelineError for a lock-file or a shard that is missing, damaged, not what the lock says
+    or not to be reached, ConfigError for a length that does not divide the lock's.
     """
 
-    def __init__(self, lock_path: Path | str, store: Path | str | None = None, sequence_length: int | None = None) -> None:
-        self.lock_path = Path(lock_path)
-        self.store = Path(store) if store is not None else self.lock_path.absolute().parents[1]
-        lock = Lock.read(self.lock_path)
-        self.lock = lock if sequence_length is None else lock.with_sequence_length(sequence_length)
+    def __init__(self, lock: Path | str, store: Path | str | None = None, sequence_length: int | None = None) -> None:
+        self.lock_path, home = _lock_file(lock)
+        self.store = Store(home if store is None else store)
+        self.lock = Lock.read(self.lock_path)
+        if sequence_length is not None:
+            self.lock = self.lock.with_sequence_length(sequence_length)
         self.sequence_length = self.lock.sequence_length
         sources = self.lock.sources
         self._bounds = [0, *accumulate(source.slots for source in sources)]
@@ -104,8 +115,8 @@ class MixReader(Sequence[Instance]):
         _, source, _, shard, within = self._place(index)
         return self._instance(self.lock.sources[source].name, self._shards[shard], within)
 
-    def __reduce__(self) -> tuple[type["MixReader"], tuple[Path, Path, int]]:
-        return MixReader, (self.lock_path, self.store, self.sequence_length)  # a worker process opens the shards anew
+    def __reduce__(self) -> tuple[type["MixReader"], tuple[Path, str, int]]:
+        return MixReader, (self.lock_path, self.store.place, self.sequence_length)  # a worker process opens the shards anew
 
     def batch(self, indices: npt.ArrayLike | range) -> npt.NDArray[np.unsignedinteger]:
         """Instances `indices` of the run (integers [n]) → tokens [n, sequence_length], uint16 or uint32.
@@ -113,11 +124,49 @@ class MixReader(Sequence[Instance]):
         Raises IndexError outside [0, len(self)).
         """
         wanted = np.asarray(indices, dtype=np.int64)
-        shards, within = self._places(wanted)
         tokens = np.empty((len(wanted), self.sequence_length), dtype=self._files.dtype)
-        for row, shard, instance in zip(tokens, shards.tolist(), within.tolist(), strict=True):
-            self._files.read(self._shards[shard].path, instance, into=row)
+        step = AT_ONCE if self.is_remote else max(1, len(wanted))
+        for first in range(0, len(wanted), step):
+            part = slice(first, first + step)
+            shards, within = self._places(wanted[part])
+            self._expect(shards, within)
+            for row, shard, instance in zip(tokens[part], shards.tolist(), within.tolist(), strict=True):
+                self._files.read(self._shards[shard].path, instance, into=row)
         return tokens
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards lie at a URL, so that it pays to `expect`."""
+        return self._files.is_remote
+
+    def expect(self, indices: npt.ArrayLike | range) -> None:
+        """Say which instances will be read soon, in order: at a URL, they are asked for now. Does nothing in a folder."""
+        if self.is_remote:
+            self._expect(*self._places(np.asarray(indices, dtype=np.int64)))
+
+    def _expect(self, shards: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> None:
+        if self.is_remote:
+            for shard, instance in zip(shards.tolist(), within.tolist(), strict=True):
+                self._files.expect(self._shards[shard].path, instance)
+
+    def fetch(self, reads: int, announce: Callable[[str], None]) -> int:
+        """Begin to copy the shards to this machine, in the background; they are read there as they arrive. → their bytes.
+
+        Does nothing (→ 0) if they are here, if `reads` instances are fewer requests than that is worth, or if the machine's
+        cache has no room for all of them.
+        """
+        if not self.is_remote:
+            return 0
+        from pipeline import cache
+        from pipeline.remote_shards import fetch
+
+        size = self._files.dtype.itemsize
+        shards = [Artifact(shard.path, shard.sha256, shard.tokens * size) for shard in self._shards]
+        whole = sum(shard.bytes for shard in shards)
+        if whole > min(cache.bound(), reads * WORTH):
+            return 0
+        fetch(self.store.place, shards, announce)
+        return whole
 
     def steps(
         self, global_batch: int, start_step: int = 0, rank: int = 0, world: int = 1
@@ -132,12 +181,21 @@ class MixReader(Sequence[Instance]):
         part = global_batch // world
         for step in range(start_step, len(self) // global_batch):
             first = step * global_batch + rank * part
-            yield step, self.batch(range(first, first + part))
+            tokens = self.batch(range(first, first + part))
+            following = first + global_batch
+            if following + part <= len(self):
+                self.expect(range(following, following + min(part, AT_ONCE)))
+            yield step, tokens
 
     def validation(self, source: str) -> Iterator[Instance]:
         """The whole instances of a source's validation shards, in order. They are in no mix."""
         for shard in self._source(source).validation:
-            for within in range(shard.tokens // self.sequence_length):
+            instances = range(shard.tokens // self.sequence_length)
+            for coming in instances[:AHEAD]:
+                self._files.expect(shard.path, coming)
+            for within in instances:
+                for coming in instances[within + AHEAD : within + AHEAD + 1]:
+                    self._files.expect(shard.path, coming)
                 yield self._instance(source, shard, within)
 
     def locate(self, index: int) -> Location:
@@ -261,3 +319,14 @@ def _by_group(
         chosen = np.flatnonzero(groups == group)
         result[chosen] = permutation(group).array(values[chosen])
     return result
+
+
+def _lock_file(lock: Path | str) -> tuple[Path, Path | str]:
+    """A lock-file as one on this machine, and the store it is in."""
+    if "://" not in str(lock):
+        return Path(lock), Path(lock).absolute().parents[1]
+    home, folder, name = str(lock).rsplit("/", 2)
+    try:
+        return Store(home).local(f"{folder}/{name}"), home
+    except FileNotFoundError as error:
+        raise PipelineError(f"{lock}: is not there; build the mix with STORE={home}, or correct the URL") from error

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,9 @@ from pipeline.progress import Progress
 from pipeline.store import Store
 from tests.pipeline.corpus import write_corpus, write_recipes
 from tests.pipeline.curated import made, write_all
+
+if TYPE_CHECKING:
+    from tools.s3_server import S3
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,3 +66,12 @@ def ray_address() -> Iterator[str]:
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     yield cluster.address
     cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3() -> "Iterator[S3]":
+    """One server of S3's protocol for all tests of object storage."""
+    from tools.s3_server import serve  # a second of imports
+
+    with serve() as server:
+        yield server

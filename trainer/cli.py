@@ -16,7 +16,7 @@ from trainer.config import apply, load_config, parse_overrides
 
 app = typer.Typer(help="Training tokens in, a mixture-of-experts language model out.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False)  # fmt: skip
-Store = Annotated[Path, typer.Option(help="Where mixes are, and runs go.")]
+Store = Annotated[str, typer.Option(help="Where mixes are, and runs go; of a URL, such as s3://bucket/prefix, into data.")]
 RunName = Annotated[str, typer.Option("--run", help="A run: a folder under <store>/models.")]
 Mix = Annotated[str, typer.Option(help="A mix that is built, or a folder of headerless token files.")]
 Steps = Annotated[int, typer.Option(min=0, help="Stop after this step. 0: at the end of the run.")]
@@ -30,7 +30,7 @@ def pretrain(
     model: Annotated[str, typer.Option(help="A file of trainer/configs, or a path that ends in .yaml. Default: olmoe-small.")] = "",
     mix: Mix = "",
     run: RunName = "",
-    store: Store = Path("data"),
+    store: Store = "data",
     steps: Steps = 0,
     tokens: Tokens = "",
     resume: Resume = "",
@@ -54,7 +54,7 @@ def pretrain(
 def anneal(
     run: RunName = "olmoe-small",
     mix: Mix = "",
-    store: Store = Path("data"),
+    store: Store = "data",
     steps: Steps = 0,
     tokens: Tokens = "",
     resume: Resume = "",
@@ -73,7 +73,7 @@ def anneal(
 
 
 @app.command()
-def export(run: RunName = "olmoe-small", store: Store = Path("data")) -> None:
+def export(run: RunName = "olmoe-small", store: Store = "data") -> None:
     """Write the run's last checkpoint as a folder that transformers' OlmoeForCausalLM loads."""
     from trainer.hf import export_folder
     from trainer.launch import whole_model
@@ -92,7 +92,7 @@ def export(run: RunName = "olmoe-small", store: Store = Path("data")) -> None:
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue.")] = "",
     run: RunName = "olmoe-small",
-    store: Store = Path("data"),
+    store: Store = "data",
     tokens: Annotated[int, typer.Option(min=1, help="How many to generate at most.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most probable token.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
@@ -120,7 +120,7 @@ def generate(
 
 @app.command()
 def trace(
-    step: Annotated[int, typer.Argument(help="A step of the run, from 1.")], run: RunName = "olmoe-small", store: Store = Path("data")
+    step: Annotated[int, typer.Argument(help="A step of the run, from 1.")], run: RunName = "olmoe-small", store: Store = "data"
 ) -> None:
     """List the documents that a step trained on."""
     from trainer.trace import show

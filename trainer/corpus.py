@@ -25,6 +25,7 @@ from pipeline.config import human, shown, suggestion
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.lock import Lock
 from pipeline.reader import MixReader
+from pipeline.store import Store
 from pipeline.tokenizer import dtype_for
 from pipeline.tokenizer import load as tokenizer_bytes
 from pipeline.unit import canonical
@@ -75,14 +76,14 @@ class Corpus:
         return validation(self.instances, source, size, rank, world, document_ids, most)
 
 
-def open_corpus(store: Path, mix: str, config: Config, last_step: int | None = None) -> Corpus:
-    """Open what `mix` names, for a run of train.tokens, or one that stops after `last_step`.
+def open_corpus(store: Path | str, mix: str, config: Config, last_step: int | None = None) -> Corpus:
+    """Open what `mix` names in the store (a folder or a URL), for a run of train.tokens, or one that stops after `last_step`.
 
     Raises ConfigError, which says the remedy, for a mix that is not built or too short, a vocabulary that the model has no
     rows for, and a sequence length that does not divide the mix's; PipelineError for files that are damaged or no token files.
     """
     is_files = any(mark in mix for mark in "/*?[")
-    corpus = _of_files(mix, config) if is_files else _of_mix(Path(store), mix, config)
+    corpus = _of_files(mix, config) if is_files else _of_mix(Store(store), mix, config)
     wanted = min(last_step or config.steps, config.steps) * config.batch_instances
     if len(corpus.instances) < wanted:
         length = config.train.sequence_length
@@ -94,24 +95,25 @@ def open_corpus(store: Path, mix: str, config: Config, last_step: int | None = N
     return corpus
 
 
-def _of_mix(store: Path, mix: str, config: Config) -> Corpus:
-    path = store / "mixes" / f"{mix}.lock.json"
-    if not path.is_file():
-        built = sorted(found.name.removesuffix(".lock.json") for found in (store / "mixes").glob("*.lock.json"))
+def _of_mix(store: Store, mix: str, config: Config) -> Corpus:
+    path = f"mixes/{mix}.lock.json"
+    built = sorted(name[len("mixes/") : -len(".lock.json")] for name in store.files("mixes") if name.endswith(".lock.json"))
+    if mix not in built:
         raise ConfigError(
-            f"{mix}: no mix of this name is built in {shown(store)}{suggestion(mix, built)}"
+            f"{mix}: no mix of this name is built in {_shown(store)}{suggestion(mix, built)}"
             f" (built are: {', '.join(built) or 'none'}); build it with `make mix MIX={mix}`, or give a folder of token files with a `/`"
         )
-    reader = MixReader(path, store, config.train.sequence_length)
+    reader = MixReader(store.local(path), store.place, config.train.sequence_length)
     known = reader.lock.tokenizer
     if known.vocab_size > config.model.vocab_size:
         raise ConfigError(
             f"{mix}: its tokenizer {known.name} has {known.vocab_size} ids, the model {config.name} has model.vocab_size "
             f"{config.model.vocab_size}; set model.vocab_size to {known.vocab_size} and model.padded_vocab to no less"
         )
-    tokenizer = store / "tokenizers" / f"{known.sha256}.json"
-    if not tokenizer.is_file():
-        raise ConfigError(f"{shown(tokenizer)}: the store does not hold the tokenizer of {mix}; `make mix MIX={mix}` adds it, in a moment")
+    name = f"tokenizers/{known.sha256}.json"
+    if name not in store.files("tokenizers"):
+        raise ConfigError(f"{store.url(name)}: the store does not hold the tokenizer of {mix}; `make mix MIX={mix}` adds it, in a moment")
+    tokenizer = store.local(name)
     tokenizer_bytes(str(tokenizer), known.sha256)
     identity: dict[str, str | int] = {
         "mix": mix,
@@ -124,6 +126,10 @@ def _of_mix(store: Path, mix: str, config: Config) -> Corpus:
         "eos": known.eos,
     }
     return Corpus(mix, reader, source_names(reader), identity, known.eos, tokenizer, reader.lock)
+
+
+def _shown(store: Store) -> str:
+    return store.place if "://" in store.place else shown(store.root)
 
 
 def _of_files(pattern: str, config: Config) -> Corpus:

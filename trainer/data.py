@@ -12,7 +12,7 @@ Not: no packing, padding or shuffling, those are the mix's; no copy to the devic
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.reader import MixReader
 from trainer.losses import IGNORED
 
+AHEAD = 2048  # instances expected at most: 16 MB of 4,096 tokens
 MICRO_BATCH = 4  # instances: what OLMoE trained on per device, over which its load-balancing loss was computed
 
 
@@ -41,8 +42,11 @@ class InstanceLike(Protocol):
 class Instances(Protocol):
     """The instances of a run in training order. A MixReader is one."""
 
+    @property
+    def is_remote(self) -> bool: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> InstanceLike: ...
+    def expect(self, indices: range, /) -> None: ...
 
 
 class MicroBatch(NamedTuple):
@@ -86,9 +90,15 @@ class MicroBatches(Dataset[MicroBatch]):
     def __getitem__(self, number: int) -> MicroBatch:
         if not 0 <= number < len(self):
             raise IndexError(f"micro-batch {number} of {len(self)}")
+        self.expect(number)
         first = number * self.size
         found = [self.instances[index] for index in range(first, first + self.size)]
         return collate(first, found, self._number, self.instance_filter, self.document_ids)
+
+    def expect(self, number: int) -> None:
+        """Say that micro-batch `number` will be read soon."""
+        if self.instances.is_remote:
+            self.instances.expect(range(number * self.size, (number + 1) * self.size))
 
 
 def loader(
@@ -103,17 +113,20 @@ def loader(
 ) -> DataLoader[MicroBatch]:
     """A rank's micro-batches of steps [start_step, stop_step), in order: global_batch / world / size of them per step.
 
-    workers: processes that read ahead, two micro-batches each; with 0 the caller reads. Handing over costs the caller
-    240 µs per instance, more than reading what is in the page cache: for slow storage. Nothing is drawn from torch's
-    global random state. The other arguments, and what is raised: as in Order.
+    workers: processes that read ahead, two micro-batches each; with 0 the caller reads, and what lies at a URL is requested
+    a step ahead. Handing over costs the caller 240 µs per instance, more than reading what is in the page cache: for slow
+    folders. Nothing is drawn from torch's global random state. The other arguments, and what is raised: as in Order.
     """
+    order = Order(len(batches.instances), global_batch, batches.size, start_step, stop_step, rank, world)
+    remote = batches.instances.is_remote
     return DataLoader(
         batches,
         batch_size=None,
-        sampler=Order(len(batches.instances), global_batch, batches.size, start_step, stop_step, rank, world),
+        sampler=Announced(order, batches) if remote and not workers else order,
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_leave_the_group if workers else None,
+        multiprocessing_context="spawn" if remote and workers else None,  # the client's threads do not survive a fork
         generator=torch.Generator(),
     )
 
@@ -159,6 +172,26 @@ class Order(Sampler[int]):
         for step in self.steps:
             first = (step * self._world + self._rank) * self.per_step
             yield from range(first, first + self.per_step)
+
+
+class Announced(Sampler[int]):
+    """An Order whose micro-batches are expected a step before their turn, so that requests are answered while a step computes."""
+
+    def __init__(self, order: Order, batches: MicroBatches) -> None:
+        self._order, self._batches = order, batches
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[int]:
+        ahead = min(self._order.per_step, max(1, AHEAD // self._batches.size))
+        coming = iter(self._order)
+        for number in islice(coming, ahead):
+            self._batches.expect(number)
+        for number, later in zip_longest(self._order, coming):
+            if later is not None:
+                self._batches.expect(later)
+            yield number
 
 
 def validation(

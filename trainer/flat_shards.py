@@ -97,6 +97,11 @@ class FlatShards(Sequence[FlatInstance]):
             found.append((self.names[number], str(self.paths[number]), start))
         return found
 
+    is_remote = False
+
+    def expect(self, indices: range) -> None:
+        """What lies in a folder is not asked for ahead."""
+
     def order(self, epoch: int) -> npt.NDArray[np.uint32]:
         """All instances of the files, in the order of an epoch; its first `epoch_length` are trained on."""
         if self._order is None or self._order[0] != epoch:

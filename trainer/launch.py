@@ -18,6 +18,8 @@ import torch.distributed as dist
 from pipeline.config import shown
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import write_atomically
+from pipeline.lock import Lock
+from pipeline.reader import MixReader
 from pipeline.terminal import console
 from trainer.checkpoint import Progress, Record, find, go_back, load_weights, read_record, steps_of
 from trainer.config import Config, annealing, apply
@@ -39,7 +41,7 @@ def begin(run: Run, mix: str, config: Config, steps: int) -> None:
     _refuse_to_replace(run, "pretrain")
     with the_world(run) as world:
         corpus = _open(run, mix, config, world, steps)
-        _create(run, Plan(run.name, "pretrain", mix, config, corpus.identity, None, code_version()), corpus, world)
+        _create(run, Plan(run.name, "pretrain", mix, config, corpus.identity, None, code_version(), run.url), corpus, world)
         _train(run, corpus, config, world, Progress(0, 0, 0.0), None, steps)
 
 
@@ -63,7 +65,7 @@ def begin_annealing(run: Run, parent: Run, mix: str, overrides: Mapping[str, str
                 change = f"{key}: {plan.identity.get(key)} → {corpus.identity.get(key)}"
                 raise ConfigError(f"{mix} has other tokens than run {parent.name} was trained on: {change}")
         origin = Parent(parent.name, last.step, last.tokens, last.learning_rate)
-        _create(run, Plan(run.name, "anneal", mix, config, corpus.identity, origin, code_version()), corpus, world)
+        _create(run, Plan(run.name, "anneal", mix, config, corpus.identity, origin, code_version(), run.url), corpus, world)
         _train(run, corpus, config, world, Progress(0, 0, 0.0), weights, steps)
 
 
@@ -137,8 +139,19 @@ def _create(run: Run, plan: Plan, corpus: Corpus, world: World) -> None:
         run.lock.unlink(missing_ok=True)
         if corpus.lock is not None:
             write_atomically(run.lock, corpus.lock.to_json())
+            if run.url is not None:
+                _note_use(run, corpus.lock)
         run.create(plan)
     dist.barrier()
+
+
+def _note_use(run: Run, lock: Lock) -> None:
+    """Leave the lock in the store at a URL too, where `make gc` looks for what runs read."""
+    place = f"models/{run.name}-{lock.fingerprint[:12]}/mix.lock.json"
+    try:
+        run.mixes.write(place, lock.to_json())
+    except (OSError, PipelineError) as error:
+        _warn(f"{run.url}: it could not be noted there that this run reads it ({error}); do not run make gc on it meanwhile")
 
 
 def _open(run: Run, mix: str, config: Config, world: World, steps: int) -> Corpus:
@@ -148,7 +161,21 @@ def _open(run: Run, mix: str, config: Config, world: World, steps: int) -> Corpu
             f"{world.size} ranks cannot share the {micro_batches} micro-batches of a step; let NPROC divide them, or change "
             "train.batch_tokens or loss.micro_batch"
         )
-    return open_corpus(run.store, mix, config, steps or None)
+    return open_corpus(run.mixes.place, mix, config, steps or None)
+
+
+def _say_what_is_far(run: Run, corpus: Corpus, instances: int, world: World) -> None:
+    """Of a store at a URL: begin to copy shards if that is worth it, and say where things are."""
+    if run.url is None:
+        return
+    copied = corpus.instances.fetch(instances, _warn) if world.is_first_here and isinstance(corpus.instances, MixReader) else 0
+    if world.is_first:
+        reading = f"read by range while its shards ({copied / 1e9:.2f} GB) are copied to this machine" if copied else "read by range"
+        _warn(f"{run.url}: {reading}; the run is written to {shown(run.folder)}")
+
+
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr)
 
 
 def _read_once(checkpoint: Path, world: World) -> Record:
@@ -179,6 +206,7 @@ def differences(old: Any, new: Any, key: str = "") -> dict[str, str]:
 def _train(run: Run, corpus: Corpus, config: Config, world: World, progress: Progress, weights: Path | None, steps: int) -> None:
     last = min(steps or config.steps, config.steps)
     if progress.step < last:
+        _say_what_is_far(run, corpus, config.batch_instances * (last - progress.step), world)
         progress = Trainer(run, corpus, config, world, progress, weights).train(last)
     if not world.is_first:
         return

@@ -41,6 +41,11 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def is_first_here(self) -> bool:
+        """Whether it is the first of its machine."""
+        return os.environ.get("LOCAL_RANK", "0") == "0"
+
 
 def join_world() -> World:
     """Join the group that torchrun started, or be a group of one. CUDA where there is a device for each local rank, else CPU (gloo)."""

@@ -1,5 +1,8 @@
 """A run's folder, `<store>/models/<run>/`: what it is, and where its parts lie.
 
+Of a store at a URL, runs lie in a folder all the same, `data/models/<run>/` under the working folder: checkpoints and metrics are
+written all the time, by several processes at once. Such a run remembers its store.
+
 run.json        what the run is: configuration, data, parent, code version; written once, before the first step
 mix.lock.json   the instances it trains on, in order, at its own sequence length
 checkpoints/    checkpoint.py      metrics/, tensorboard/    metrics.py      loss.png    plot.py      hf/    hf.py
@@ -19,9 +22,11 @@ from typing import Any
 from pipeline.config import shown, suggestion
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import write_atomically
+from pipeline.store import Store
 from trainer.config import Config
 
 Identity = dict[str, str | int]  # what a run trains on, as named values
+HOME = Path("data")  # holds the runs of stores at a URL
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,30 @@ class Plan:
     identity: Identity
     parent: Parent | None
     code: str
+    store: str | None = None  # the URL that the mix was read from; None: the folder that the run lies in
 
 
 class Run:
-    def __init__(self, store: Path, name: str) -> None:
+    """`place`: a store; the run lies in it if it is a folder, else in HOME."""
+
+    def __init__(self, place: Path | str, name: str) -> None:
         if not name or name.startswith(".") or set(name) & set("/*?["):
             raise ConfigError(f"RUN={name}: a run is a folder's name, without / * ? [ and not beginning with a dot")
-        self.store, self.name = Path(store), name
+        self.name, self._place = name, str(place)
+        self.store = HOME if "://" in self._place else Path(place)
         self.folder = self.store / "models" / name
+
+    @cached_property
+    def mixes(self) -> Store:
+        """The store that the run's mix is in: at the URL that was given or, failing that, remembered; else the run's own."""
+        if "://" in self._place or not self.is_planned:
+            return Store(self._place)
+        return Store(self.plan.store or self._place)
+
+    @property
+    def url(self) -> str | None:
+        """Where the run's mix is, if not in a folder."""
+        return self.mixes.place if "://" in self.mixes.place else None
 
     @property
     def is_planned(self) -> bool:
@@ -77,10 +98,11 @@ class Run:
         sha256 = self.plan.identity.get("tokenizer_sha256")
         if sha256 is None:
             return None
-        path = self.store / "tokenizers" / f"{sha256}.json"
-        if not path.exists():
-            raise PipelineError(f"{shown(path)}: the tokenizer of run {self.name} is not there; run: make mix MIX={self.plan.mix}")
-        return path
+        name = f"tokenizers/{sha256}.json"
+        if name not in self.mixes.files("tokenizers"):
+            url = self.mixes.url(name)
+            raise PipelineError(f"{url}: the tokenizer of run {self.name} is not there; run: make mix MIX={self.plan.mix}")
+        return self.mixes.local(name)
 
     @contextmanager
     def held(self) -> Iterator[None]:

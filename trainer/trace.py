@@ -41,7 +41,7 @@ class TracedDocument(NamedTuple):
     text: str  # the part's first characters
 
 
-def trace(store: Path, run: str, step: int) -> list[TracedDocument]:
+def trace(store: Path | str, run: str, step: int) -> list[TracedDocument]:
     """The documents of a step (from 1), in the order of its batch.
 
     Raises ConfigError for an unknown run, a step that it did not take, or a run without document tables; PipelineError where
@@ -53,7 +53,7 @@ def trace(store: Path, run: str, step: int) -> list[TracedDocument]:
     if not opened.lock.exists():
         query = f"SELECT source, shard, shard_start FROM instances WHERE run = '{run}' AND step = {step}"
         raise ConfigError(f'{run} was trained on token files that have no document tables; its instances: make sql Q="{query}"')
-    reader = MixReader(opened.lock, opened.store)
+    reader = MixReader(opened.lock, opened.mixes.place)
     assert opened.tokenizer is not None  # a run with a lock has one
     tokenizer = Tokenizer.from_file(str(opened.tokenizer))
     recorded = {row["position"]: row for row in read_step(opened.folder, "instances", step).to_pylist()}

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -20,15 +20,9 @@ from pipeline.progress import Progress
 from pipeline.stats import open_catalog
 from pipeline.store import Store
 from pipeline.unit import Artifact, Record, Unit
-from tests.pipeline.s3_server import S3, serve
+from tools.s3_server import S3
 
 OUTPUTS = {"a.bin": bytes(range(256)) * 40, "b.parquet": b"narrow"}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    with serve() as server:
-        yield server
 
 
 @pytest.fixture
@@ -133,6 +127,8 @@ def test_files_are_replaced_listed_and_removed(s3: S3, place: str, machine: obje
     store.put("runs/b.jsonl")
     assert s3.content(f"{place}/runs/b.jsonl") == b"{}\n"
     assert store.files("runs") == {"runs/b.jsonl": 3} and store.files("run") == {}
+    s3.replace(f"{place}2/x", b"of another store")
+    assert store.files("") == s3.keys(place)
     store.remove(unit().folder)
     assert set(s3.keys(place)) == {"mixes/a.json", "runs/b.jsonl"} and store.find(unit()) is None
     for missing in (store.read, store.local, store.open):

@@ -16,15 +16,9 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.unit import Artifact, Record, Unit
-from tests.pipeline.s3_server import S3, serve
+from tools.s3_server import S3
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    with serve() as server:
-        yield server
 
 
 @pytest.fixture

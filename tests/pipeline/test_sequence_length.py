@@ -57,7 +57,7 @@ def test_shortening_at_once_or_by_turns_gives_the_same_bytes(path: Path) -> None
 @pytest.mark.parametrize("length", [4, 2, 1])
 def test_an_epoch_covers_every_token_once_where_it_did(path: Path, length: int) -> None:
     mix = MixReader(path, sequence_length=length)
-    file = np.fromfile(mix.store / "shards/code/k/train-00000.bin", "<u2")
+    file = np.fromfile(mix.store.path("shards/code/k/train-00000.bin"), "<u2")
     seen = Counter(start for source, _, start in mix.places(0, mix.lock.pool) if source == "code")
     assert seen == Counter(dict.fromkeys(range(0, 160, length), 1))
     tokens = np.concatenate([mix[i].tokens for i in range(mix.lock.pool) if mix.locate(i).source == "code"])
@@ -92,11 +92,11 @@ def test_documents_boundaries_and_held_out_text_follow_the_length(path: Path) ->
     mix = MixReader(path, sequence_length=4)
     for index in range(len(mix)):
         place, instance, spans = mix.locate(index), mix[index], mix.documents(index)
-        assert np.array_equal(np.fromfile(mix.store / place.shard, "<u2")[place.start :][:4], instance.tokens)
+        assert np.array_equal(np.fromfile(mix.store.path(place.shard), "<u2")[place.start :][:4], instance.tokens)
         assert sum(span.length for span in spans) == 4
         assert instance.boundaries.tolist() == [span.start for span in spans]
         assert index in mix.occurrences(place.source, place.shard, place.start, 4)
-    held = np.fromfile(mix.store / "shards/wiki/k/validation-00000.bin", "<u2")
+    held = np.fromfile(mix.store.path("shards/wiki/k/validation-00000.bin"), "<u2")
     assert np.array_equal(np.concatenate([instance.tokens for instance in mix.validation("wiki")]), held[:28])
 
 

@@ -67,15 +67,22 @@ def store_of(built: Store, folder: Path) -> Path:
 
 def pretrain(store: Path, run: str, mix: str = "small", steps: int = 0, tokens: str = "", resume: str = "", set: str = "") -> Run:
     """make pretrain, in this process."""
+    return pretrain_at(str(store), "" if resume else str(store / "tiny.yaml"), run, mix, steps, tokens, resume, set)
+
+
+def pretrain_at(
+    place: str, model: str, run: str, mix: str = "small", steps: int = 0, tokens: str = "", resume: str = "", set: str = ""
+) -> Run:
+    """The same of a store anywhere."""
     with _alone():
-        cli.pretrain("" if resume else str(store / "tiny.yaml"), mix, run, store, steps, tokens, resume, set)
-    return Run(store, run)
+        cli.pretrain(model, mix, run, place, steps, tokens, resume, set)
+    return Run(place, run)
 
 
 def anneal(store: Path, run: str, mix: str = "small", steps: int = 0, tokens: str = "", resume: str = "", set: str = "") -> Run:
     """make anneal, in this process; → the new run."""
     with _alone():
-        cli.anneal(run, mix, store, steps, tokens, resume, set)
+        cli.anneal(run, mix, str(store), steps, tokens, resume, set)
     return Run(store, f"{run}-{mix}")
 
 
@@ -83,7 +90,7 @@ def go_on(run: Run, config: Config, begin: Progress, last: int) -> Progress:
     """Train from the checkpoint of `begin.step`, whatever progress its record says."""
     with _alone(), alone_in_the_world() as world:
         weights = run.checkpoints / f"step-{begin.step}"
-        return Trainer(run, open_corpus(run.store, run.plan.mix, config), config, world, begin, weights).train(last)
+        return Trainer(run, open_corpus(run.mixes.place, run.plan.mix, config), config, world, begin, weights).train(last)
 
 
 @contextmanager
