@@ -7,6 +7,11 @@ TOKENS  ?=
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 SOURCES ?=
 SCALE   ?=
+STREAM  ?=
+NODES   ?= 1
+REMOVE  ?=
+MINUTES ?= 10
+SEED    ?= 0
 FORMAT  ?= table
 Q       ?=
 SOURCE  ?= dclm
@@ -40,8 +45,8 @@ given = $(if $(filter file undefined,$(origin $(1))),,$($(1)))
 loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mix stats sql preview classifier verify pretrain anneal export generate trace bench bench-train bench-curation test test-all lint
-.PHONY: clean
+.PHONY: help setup mix plan stats sql preview classifier verify gc pretrain anneal export generate trace
+.PHONY: bench bench-train bench-curation chaos fuzz test test-all lint lock audit clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +57,7 @@ setup: $(VENV)/.ready ## create .venv with everything that the pipeline needs
 
 mix: $(VENV)/.ready ## build a mix: MIX= DATA= STORE= TOKENS= WORKERS= SOURCES= SCALE=1
 	@$(BIN)/tokenmill mix --mix "$(MIX)" --data "$(DATA)" --store "$(STORE)" --tokens "$(TOKENS)" --workers "$(WORKERS)" \
-	  --sources "$(SOURCES)" $(if $(SCALE),--scale)
+	  --sources "$(SOURCES)" $(if $(SCALE),--scale) $(if $(STREAM),--stream)
 
 stats: $(VENV)/.ready ## what a mix holds, what was dropped and why, what each stage cost: MIX= STORE=
 	@$(BIN)/tokenmill stats --mix "$(MIX)" --store "$(STORE)"
@@ -68,8 +73,14 @@ preview: $(VENV)/.ready ## what rules would drop from a built source, before any
 classifier: $(VENV)/.ready ## train a quality classifier from two folders of text: GOOD= BAD= OUT=quality.bin
 	@$(BIN)/tokenmill classifier --good "$(GOOD)" --bad "$(BAD)" --out "$(OUT)"
 
-verify: $(VENV)/.ready ## reread everything that a mix rests on and name what does not hold: MIX= STORE=
-	@$(BIN)/tokenmill verify --mix "$(MIX)" --store "$(STORE)" --workers "$(WORKERS)"
+verify: $(VENV)/.ready ## reread everything that a mix rests on and name what does not hold: MIX= STORE= REMOVE=1
+	@$(BIN)/tokenmill verify --mix "$(MIX)" --store "$(STORE)" --workers "$(WORKERS)" $(if $(REMOVE),--remove)
+
+gc: $(VENV)/.ready ## show what the store holds that nothing needs any longer; REMOVE=1 removes it: STORE=
+	@$(BIN)/tokenmill gc --store "$(STORE)" $(if $(REMOVE),--remove)
+
+plan: $(VENV)/.dev ## what a mix from the hub would take, before anything is downloaded: MIX= TOKENS=10B NODES= WORKERS= STORE=
+	@$(BIN)/python -m tools.plan --mix "$(MIX)" --tokens "$(TOKENS)" --nodes "$(NODES)" --workers "$(WORKERS)" --store "$(STORE)"
 
 pretrain: $(VENV)/.trainer ## train a model: MODEL= MIX= RUN= NPROC= TOKENS= STEPS= RESUME=1 SET="optim.lr=1e-3 …"
 	@$(call built,$(MIX))
@@ -101,6 +112,12 @@ bench-curation: $(VENV)/.dev ## measure filters, dedupe and their agreement besi
 test: $(VENV)/.dev ## run the quick tests
 	@$(BIN)/python -m pytest -q -m "not slow"
 
+chaos: $(VENV)/.dev ## kill, fill the disk, flip bits, cut files, fail storage; nothing may be lost: MINUTES= SEED=
+	@$(BIN)/python -m tools.chaos --minutes "$(MINUTES)" --seed "$(SEED)"
+
+fuzz: $(VENV)/.dev ## feed damaged files to every reader and loader: MINUTES= SEED=
+	@$(BIN)/python -m tools.fuzz --minutes "$(MINUTES)" --seed "$(SEED)"
+
 test-all: $(VENV)/.dev ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest -q
 
@@ -127,5 +144,6 @@ $(VENV)/.dev: $(VENV)/.ready
 	@$(PIP) -e ".[trainer,dev]" && touch $(VENV)/.trainer $@
 
 # A mix that is not there is built first; its length is the run's, unless it comes from the small sample.
-built = test -f "$(STORE)/mixes/$(1).lock.json" || case "$(1)" in */*|*\**|*\?*) ;; *) \
-	  $(MAKE) --no-print-directory mix MIX="$(1)" TOKENS="$(if $(filter sample,$(DATA)),,$(TOKENS))" ;; esac
+# At a URL the trainer itself says what is missing.
+built = case "$(STORE)" in *://*) ;; *) test -f "$(STORE)/mixes/$(1).lock.json" || case "$(1)" in */*|*\**|*\?*) ;; *) \
+	  $(MAKE) --no-print-directory mix MIX="$(1)" TOKENS="$(if $(filter sample,$(DATA)),,$(TOKENS))" ;; esac ;; esac

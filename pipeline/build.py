@@ -153,7 +153,7 @@ def build(request: Request, progress: Progress) -> Lock:
             scale=request.scale or request.data == "sample",
         )
         store.write(f"mixes/{mix.name}.lock.json", lock.to_json())
-        store.write(f"mixes/{mix.name}.build.json", canonical(_manifest(mix, built, request), indent=1))
+        store.write(f"mixes/{mix.name}.build.json", canonical(_manifest(mix, built, request, catalog.next_order(store, mix.name)), indent=1))
         claims.end()
         catalog.write(store, mix.name, engine.computed)
     _announce(lock, mix, built, request, progress)
@@ -301,10 +301,11 @@ def _downloads(b: Built) -> dict[str, list[str]]:
     return {download.STAGE.output: folders} if folders else {}
 
 
-def _manifest(mix: Mix, built: list[Built], request: Request) -> dict[str, Json]:
-    """What the mix rests on, for the catalog and for `verify`."""
+def _manifest(mix: Mix, built: list[Built], request: Request, order: int) -> dict[str, Json]:
+    """What the mix rests on, for the catalog and for `verify`. `order`: mixes with a higher one were built later."""
     return {
         "mix": mix.name,
+        "order": order,
         "data": request.data,
         "sources": {
             b.name: {

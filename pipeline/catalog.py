@@ -26,25 +26,31 @@ store's shards, and reads all of these for any query: 20 ms on the sample; for o
 
 The catalog holds no data that is not in the store: delete it and the next `make mix` or `make sql` writes it again.
 Where several mixes share a source, its rows are those of the mix that was built last.
+
+Cost: what is asked of every mix (sources, funnel, shards, mixes, runs) is computed when the catalog is written, from manifests,
+lock-files and journals; so `make stats` reads some hundred rows, however large the mix. A view of documents reads the units' own tables
+when it is queried. Writing takes some 40 µs per unit and 1 kB of memory; no file of a unit is opened for it but the first of each list.
 """
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
+import orjson
 
 from pipeline import findings
-from pipeline.errors import ConfigError
-from pipeline.stages import decide, dedupe, edit, filter, gather, holdout, near, paragraphs, prepare, read, tag, tokenize
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.sql import create_table, quoted, quoted_list
+from pipeline.stages import decide, dedupe, download, edit, filter, gather, holdout, near, paragraphs, prepare, read, tag, tokenize
 from pipeline.store import Store
 from pipeline.training_tables import TABLES, pattern, write_columns
 from pipeline.unit import Json
 
 FILE = "catalog.duckdb"
 STAGES = [
-    read.STAGE, prepare.STAGE, tokenize.STAGE, tag.STAGE, filter.STAGE, holdout.STAGE, dedupe.STAGE, near.BANDS, near.CLUSTERS,
+    download.STAGE, read.STAGE, prepare.STAGE, tokenize.STAGE, tag.STAGE, filter.STAGE, holdout.STAGE, dedupe.STAGE, near.BANDS, near.CLUSTERS,
     paragraphs.STAGE, edit.STAGE, decide.STAGE, gather.STAGE,
 ]  # fmt: skip
 STORAGE_VERSION = "v1.0.0"  # so that older clients can open it
@@ -56,59 +62,77 @@ def path(store: Store) -> Path:
 
 def is_current(store: Store) -> bool:
     """Whether there is a catalog, with this version's views."""
-    if not path(store).exists():
+    try:
+        file = store.local(FILE)
+    except FileNotFoundError:
         return False
-    with duckdb.connect(path(store), read_only=True) as connection:
+    if not file.exists():
+        return False
+    with duckdb.connect(file, read_only=True) as connection:
         views = {name for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
     return views >= TABLES.keys() | findings.VIEWS.keys()
 
 
 def read_manifest(store: Store, mix: str) -> dict[str, Json]:
-    """The build manifest of a mix. Raises ConfigError when it has not been built in this store."""
+    """The build manifest of a mix. Raises ConfigError when it has not been built in this store, PipelineError when it is damaged."""
     try:
-        return json.loads(store.path(f"mixes/{mix}.build.json").read_bytes())
+        return _json(store, f"mixes/{mix}.build.json")
     except FileNotFoundError:
-        raise ConfigError(f"{mix} has not been built under {store.root}; run: make mix MIX={mix}") from None
+        raise ConfigError(f"{mix} has not been built in {store.place}; run: make mix MIX={mix}") from None
 
 
 def sources(store: Store, mix: str | None = None) -> dict[str, dict[str, Json]]:
-    """What each source of the store rests on, as the mix says that was built last, or `mix` where it has the source."""
-    manifests = sorted(
-        store.path("mixes").glob("*.build.json"),
-        key=lambda file: (file.name == f"{mix}.build.json", file.stat().st_mtime_ns, file.name), reverse=True,
-    )  # fmt: skip
-    found: dict[str, dict[str, Json]] = {}
-    for file in manifests:
-        for name, source in json.loads(file.read_bytes())["sources"].items():
-            found.setdefault(name, source)
-    return found
+    """What each source of the store rests on, as the mix says that was built last, or `mix` where it has the source; and that mix."""
+    manifests = sorted(_manifests(store), key=lambda manifest: (manifest["mix"] == mix, manifest.get("order", 0), manifest["mix"]))
+    return {name: {**source, "mix": manifest["mix"]} for manifest in manifests for name, source in manifest["sources"].items()}
+
+
+def next_order(store: Store, mix: str) -> int:
+    """The `order` in the manifest of a mix that is built now: one more than all others have. (Files in object storage keep no dates.)"""
+    return 1 + max((manifest.get("order", 0) for manifest in _manifests(store, besides=mix)), default=0)
+
+
+def _manifests(store: Store, besides: str = "") -> Iterator[dict[str, Json]]:
+    for path in store.files("mixes"):
+        if path.endswith(".build.json") and path != f"mixes/{besides}.build.json":
+            yield _json(store, path)
+
+
+def _json(store: Store, path: str) -> dict[str, Json]:
+    try:
+        return orjson.loads(store.read(path))
+    except orjson.JSONDecodeError as error:
+        mix = path.removeprefix("mixes/").split(".")[0]
+        raise PipelineError(f"{path} under {store.place} is damaged ({error}); run make mix MIX={mix} again") from error
 
 
 def write(store: Store, mix: str, computed: Iterable[str]) -> None:
     """Write the catalog anew, `mix` being the one built last; `computed`: the folders of the units it computed."""
     found = sources(store, mix)
-    locks = [json.loads(file.read_bytes()) for file in sorted(store.path("mixes").glob("*.lock.json"))]
+    locks = {path: _json(store, path) for path in store.files("mixes") if path.endswith(".lock.json")}
     aside = store.path(f".tmp-{os.getpid()}-{FILE}")
+    aside.parent.mkdir(parents=True, exist_ok=True)
     aside.unlink(missing_ok=True)
     with duckdb.connect() as connection:
-        connection.execute(f"ATTACH '{_quoted(aside)}' AS catalog (STORAGE_VERSION '{STORAGE_VERSION}'); USE catalog")
-        _tables(connection, store, found, locks, set(computed))
+        store.mount(connection)
+        connection.execute(f"ATTACH {quoted(aside)} AS catalog (STORAGE_VERSION '{STORAGE_VERSION}'); USE catalog")
+        _sources(connection, found)
+        _mixes(connection, found, {lock["mix"]: lock for lock in locks.values()})
+        _runs(connection, store, found, frozenset(computed))
         _documents(connection, store, found)
         _failures(connection, store, found)
         findings.write(connection, store, found)
         _training(connection, store)
         connection.execute("USE memory; DETACH catalog")
     os.replace(aside, path(store))
+    store.put(FILE)
 
 
-def _tables(
-    connection: duckdb.DuckDBPyConnection,
-    store: Store,
-    sources: dict[str, dict[str, Json]],
-    locks: list[dict[str, Json]],
-    computed: set[str],
-) -> None:
-    _table(
+Sources = Mapping[str, Mapping[str, Json]]
+
+
+def _sources(connection: duckdb.DuckDBPyConnection, sources: Sources) -> None:
+    create_table(
         connection, "sources",
         "source VARCHAR, title VARCHAR, origin VARCHAR, licence VARCHAR, revision VARCHAR, files BIGINT, raw_bytes BIGINT",
         [
@@ -116,125 +140,139 @@ def _tables(
             for name, s in sources.items()
         ],
     )  # fmt: skip
-    funnel = []
+    funnel: list[tuple] = []
     for name, source in sources.items():
         lines = [(line["stage"], line["reason"], line["documents"], line["bytes"], line["tokens"]) for line in source["funnel"]]
         totals = [sum(line[i] for line in lines) for i in (2, 3, 4)]
         funnel += [(name, "read", "read", *totals)]
         funnel += [(name, "read", f"failed: {reason}", count, None, None) for reason, count in source["failed"].items()]
         funnel += [(name, *line) for line in lines]
-    _table(connection, "funnel", "source VARCHAR, stage VARCHAR, reason VARCHAR, documents BIGINT, bytes BIGINT, tokens BIGINT", funnel)
-    shards, rows = [], []
+    create_table(
+        connection, "funnel", "source VARCHAR, stage VARCHAR, reason VARCHAR, documents BIGINT, bytes BIGINT, tokens BIGINT", funnel
+    )
+
+
+def _mixes(connection: duckdb.DuckDBPyConnection, sources: Sources, locks: Mapping[str, dict[str, Json]]) -> None:
+    """The shards are those that lock-files list: no shard's own header is opened."""
+    shards = []
     for name, source in sources.items():
-        for folder in source["units"]["shards"]:
-            for header_path in sorted(store.path(folder).glob("*-*.json")):
-                header = json.loads(header_path.read_bytes())
-                shards.append((name, f"{folder}/{header_path.stem}.bin", header["dtype"], header["tokens"], header["documents"],
-                               header["sha256"], header["split"]))  # fmt: skip
-    _table(
+        lock = locks[source["mix"]]
+        for listed in lock["sources"]:
+            if listed["name"] == name:
+                for split, key in (("train", "shards"), ("validation", "validation")):
+                    for s in listed[key]:
+                        shards.append((name, s["path"], lock["tokenizer"]["dtype"], s["tokens"], s["documents"], s["sha256"], split))
+    create_table(
         connection, "shards",
         "source VARCHAR, path VARCHAR, dtype VARCHAR, tokens BIGINT, documents BIGINT, sha256 VARCHAR, split VARCHAR", shards,
     )  # fmt: skip
-    for lock in locks:
-        rows += [
-            (
-                lock["mix"],
-                s["name"],
-                s["requested_share"],
-                s["obtained_share"],
-                s["repeats"],
-                s["instances"] * lock["sequence_length"],
-                s["documents"],
-                s["instances"],
-            )
-            for s in lock["sources"]
-        ]
-    _table(
+    create_table(
         connection, "mixes",
         "mix VARCHAR, source VARCHAR, requested_share DOUBLE, obtained_share DOUBLE, repeats DOUBLE, tokens BIGINT, "
-        "documents BIGINT, instances BIGINT", rows,
-    )  # fmt: skip
-    _table(
-        connection, "runs",
-        "stage VARCHAR, source VARCHAR, units BIGINT, reused BIGINT, seconds DOUBLE, cpu_seconds DOUBLE, bytes BIGINT, "
-        "mb_per_second DOUBLE, peak_rss_mb DOUBLE", _runs(store, sources, computed),
+        "documents BIGINT, instances BIGINT",
+        [
+            (
+                lock["mix"], s["name"], s["requested_share"], s["obtained_share"], s["repeats"], s["instances"] * lock["sequence_length"],
+                s["documents"], s["instances"],
+            )
+            for lock in locks.values()
+            for s in lock["sources"]
+        ],
     )  # fmt: skip
 
 
-def _runs(store: Store, sources: dict[str, dict[str, Json]], computed: set[str]) -> list[tuple]:
-    """What computing the current units cost, whenever that was; from the journals' lines."""
-    lines: dict[tuple[str, str, str], dict[str, Json]] = {}
-    for journal in sorted(store.path("runs").glob("*.jsonl")):
-        for text in journal.read_text(encoding="utf-8").splitlines():
+@dataclass
+class _Cost:
+    """What computing some units cost, as the lines of the journals say. A line may be about several units of a stage."""
+
+    lines: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    bytes: int = 0
+    peak_rss_mb: float | None = None
+
+    def add(self, number: int, line: Mapping[str, Json]) -> None:
+        if number not in self.lines:
+            self.lines.add(number)
+            self.seconds += line["seconds"]
+            self.cpu_seconds += line["cpu_seconds"]
+            self.bytes += line["bytes"]
+            self.peak_rss_mb = max(self.peak_rss_mb or 0.0, line["peak_rss_mb"])
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sources, computed: frozenset[str]) -> None:
+    """What computing the current units cost, whenever that was: of the journals, the last line that names each."""
+    waiting = {folder for source in sources.values() for folders in source["units"].values() for folder in folders}
+    costs: dict[tuple[str, str], _Cost] = {}
+    number = 0
+    for journal in sorted(store.files("runs"), reverse=True):
+        for text in reversed(store.read(journal).splitlines()):
+            number += 1
             try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue  # the driver was killed while it wrote this line; the unit's record stands all the same
-            for key in line["units"]:
-                lines[line["stage"], line["source"], key] = line
+                line = orjson.loads(text)
+                for key in line["units"]:
+                    folder = f"{line['stage']}/{line['source']}/{key}"
+                    if folder in waiting:
+                        costs.setdefault((line["stage"], line["source"]), _Cost()).add(number, line)
+                        waiting.remove(folder)
+            except (ValueError, KeyError, TypeError):
+                continue  # the driver was killed while it wrote this line, or it is damaged; the unit's record stands all the same
     rows = []
     for name, source in sources.items():
         for stage in STAGES:
             folders = source["units"].get(stage.output, [])
-            known = {id(line): line for folder in folders if (line := lines.get(tuple(folder.split("/"))))}.values()
-            seconds = sum(line["seconds"] for line in known)
-            size = sum(line["bytes"] for line in known)
-            rows.append((
-                stage.name, name, len(folders), sum(folder not in computed for folder in folders), seconds,
-                sum(line["cpu_seconds"] for line in known), size, size / 1e6 / seconds if seconds else None,
-                max((line["peak_rss_mb"] for line in known), default=None),
-            ))  # fmt: skip
-    return rows
+            cost = costs.get((stage.output, folders[0].split("/")[1] if folders else name), _Cost())
+            reused = sum(folder not in computed for folder in folders)
+            speed = cost.bytes / 1e6 / cost.seconds if cost.seconds else None
+            rows.append((stage.name, name, len(folders), reused, cost.seconds, cost.cpu_seconds, cost.bytes, speed, cost.peak_rss_mb))
+    create_table(
+        connection, "runs",
+        "stage VARCHAR, source VARCHAR, units BIGINT, reused BIGINT, seconds DOUBLE, cpu_seconds DOUBLE, bytes BIGINT, "
+        "mb_per_second DOUBLE, peak_rss_mb DOUBLE", rows,
+    )  # fmt: skip
 
 
-def _documents(connection: duckdb.DuckDBPyConnection, store: Store, sources: dict[str, dict[str, Json]]) -> None:
-    skip = len(str(store.root)) + 2
-    selects = []
-    for name, source in sources.items():
-        ledgers = ", ".join(f"'{_quoted(store.path(folder))}/ledger.parquet'" for folder in source["units"]["shards"])
-        selects.append(
-            f"SELECT '{_quoted(name)}' AS source, id, file, row, bytes, tokens, kept, split, stage, dropped_by, reasons, "
-            f"substr(parse_dirpath(filename), {skip}) || '/' || shard AS shard, start "
-            f"FROM read_parquet([{ledgers}], filename = true)"
-        )
+def _documents(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sources) -> None:
+    skip = len(store.url("x"))  # of what comes before a path in the store
+    selects = [
+        f"SELECT {quoted(name)} AS source, id, file, row, bytes, tokens, kept, split, stage, dropped_by, reasons, "
+        f"substr(parse_dirpath(filename), {skip}) || '/' || shard AS shard, start "
+        f"FROM read_parquet({_outputs(store, source, 'shards', 'ledger.parquet')}, filename = true)"
+        for name, source in sources.items()
+    ]
     connection.execute(f"CREATE VIEW documents AS {' UNION ALL '.join(selects)}")
 
 
-def _failures(connection: duckdb.DuckDBPyConnection, store: Store, sources: dict[str, dict[str, Json]]) -> None:
-    selects = []
-    for name, source in sources.items():
-        files = ", ".join(f"'{_quoted(store.path(folder))}/failures.parquet'" for folder in source["units"]["documents"])
-        selects.append(f"SELECT '{_quoted(name)}' AS source, file, row, reason, detail FROM read_parquet([{files}])")
+def _failures(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sources) -> None:
+    selects = [
+        f"SELECT {quoted(name)} AS source, file, row, reason, detail "
+        f"FROM read_parquet({_outputs(store, source, 'documents', 'failures.parquet')})"
+        for name, source in sources.items()
+    ]
     connection.execute(f"CREATE VIEW failures AS {' UNION ALL '.join(selects)}")
+
+
+def _outputs(store: Store, source: Mapping[str, Json], stage: str, name: str) -> str:
+    return quoted_list(store.url(f"{folder}/{name}") for folder in source["units"][stage])
 
 
 def _training(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     write_columns(store.root)
     for name in TABLES:
         if name != "instances":
-            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{_quoted(pattern(store.root, name))}')")
-    skip = len(str(store.root)) + 2
+            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({quoted(pattern(store.root, name))})")
+    skip = len(store.url("x"))  # of what comes before a path in the store
     # A document that goes on in further shards has a row in each one's table, so no join crosses shards. Runs on shards without
     # tables (trainer/flat_shards.py) keep their rows, without documents.
     connection.execute(f"""
         CREATE VIEW instances AS
         WITH placed AS (
             SELECT replace(substr(filename, {skip}), '.parquet', '.bin') AS shard, id, file, row, start, length, "offset"
-            FROM read_parquet('{_quoted(store.path("shards"))}/*/*/train-*.parquet', filename = true)
+            FROM read_parquet({quoted(store.url("shards/*/*/train-*.parquet"))}, filename = true)
         )
         SELECT run, step, rank, "position", source, id AS document, file, row, greatest(placed.start - taken.start, 0) AS start,
             least(placed.start + placed.length, taken.start + taken.length) - greatest(placed.start, taken.start) AS length,
             "offset" + greatest(taken.start - placed.start, 0) AS "offset", taken.shard, taken.start AS shard_start
-        FROM read_parquet('{_quoted(pattern(store.root, "instances"))}') AS taken LEFT JOIN placed
+        FROM read_parquet({quoted(pattern(store.root, "instances"))}) AS taken LEFT JOIN placed
         ON placed.shard = taken.shard AND placed.start < taken.start + taken.length AND placed.start + placed.length > taken.start
     """)
-
-
-def _table(connection: duckdb.DuckDBPyConnection, name: str, columns: str, rows: list[tuple]) -> None:
-    connection.execute(f"CREATE TABLE {name} ({columns})")
-    if rows:
-        connection.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
-
-
-def _quoted(value: object) -> str:
-    return str(value).replace("'", "''")

@@ -132,6 +132,8 @@ def sql(
     if not catalog.is_current(opened):
         catalog.write(opened, mix, ())
     if not query:
+        if "://" in opened.place:
+            raise ConfigError('the DuckDB shell opens no store at a URL; give a query: make sql Q="…"')
         shell = Path(sys.executable).with_name("duckdb")
         if not shell.exists():
             raise ConfigError(f'no DuckDB shell beside {sys.executable}; run make setup, or give a query: make sql Q="…"')

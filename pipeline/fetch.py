@@ -94,7 +94,7 @@ def _from_hub(mix: Mix, sources: Mapping[str, Source], tokens: int | None, engin
         _announce(name, declared, listing, chosen[name], engine.progress)
     streamed = {name: [file for file in files if stream and file.sha256] for name, files in chosen.items()}
     _check_room(engine, max((file.size for files in streamed.values() for file in files), default=0) * engine.workers)
-    raw = _downloaded({name: [file for file in files if file not in streamed[name]] for name, files in chosen.items()}, engine)
+    raw = _downloaded({name: [file for file in files if not (stream and file.sha256)] for name, files in chosen.items()}, engine)
     for name, files in streamed.items():
         unread = [RawFile(file.path, file.place, file.size, file.stated) for file in files]
         every = sorted([*raw[name], *unread], key=lambda file: file.name)

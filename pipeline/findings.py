@@ -6,12 +6,14 @@ that it is about, some 30 bytes per document, besides the table itself.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from typing import NamedTuple
 
 import duckdb
 
 from pipeline.scopes import KEYS
+from pipeline.sql import create_table, quoted_list
 from pipeline.store import Store
 from pipeline.unit import Json, Record
 
@@ -28,12 +30,12 @@ VIEWS = {
 
 def write(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sources) -> None:
     """Create the views in the connection's catalog."""
-    files = [(view, *place) for view, (name, _) in VIEWS.items() for place in _files(store, sources, name)]
-    connection.execute("CREATE TABLE _files (view VARCHAR, source VARCHAR, part BIGINT, rows VARCHAR, step VARCHAR, path VARCHAR)")
-    if files:
-        connection.executemany("INSERT INTO _files VALUES (?, ?, ?, ?, ?, ?)", files)
+    listed = cache(store.files)
+    files = {view: list(_files(store, listed, sources, name)) for view, (name, _) in VIEWS.items()}
+    columns = "view VARCHAR, source VARCHAR, part BIGINT, rows VARCHAR, step VARCHAR, path VARCHAR"
+    create_table(connection, "_files", columns, [(view, *file[1:]) for view, found in files.items() for file in found])
     for view, (_, columns) in VIEWS.items():
-        connection.execute(f"CREATE VIEW {view} AS {_select(connection, view, columns)}")
+        connection.execute(f"CREATE VIEW {view} AS {_select(connection, view, columns, files[view])}")
     for name, source in sources.items():
         select = attributes(store, source)
         if select:
@@ -51,30 +53,44 @@ def attributes(store: Store, source: Mapping[str, Json]) -> str:
     folders = units.get("attributes", [])
     if not taggers or not folders:
         return ""
-    rows = [store.path(folder) / "rows.parquet" for folder in units["tokens"]]
-    names = [[store.path(folder) / "attributes.parquet" for folder in folders[i :: len(taggers)]] for i in range(len(taggers))]
+    rows = [store.url(f"{folder}/rows.parquet") for folder in units["tokens"]]
+    names = [[store.url(f"{folder}/attributes.parquet") for folder in folders[i :: len(taggers)]] for i in range(len(taggers))]
     columns = "SELECT id, file, row, bytes, tokens, inner_eos"
     # Row-aligned tables of the same parts in the same order: DuckDB reads lists of files in order, so places agree.
     joined = " POSITIONAL JOIN ".join(f"read_parquet({quoted_list(files)})" for files in names)
     return f"SELECT * FROM ({columns} FROM read_parquet({quoted_list(rows)})) POSITIONAL JOIN {joined}"
 
 
-def _files(store: Store, sources: Sources, name: str) -> Iterator[tuple[str, int, str, str, str]]:
-    """(source, number in the file's `part` column or -1 where it has none, rows.parquet, the dedupe step if it is one, path)"""
+class _File(NamedTuple):
+    """A table of a unit, and one of the parts that it is about."""
+
+    stage: str
+    source: str
+    part: int  # in the table's `part` column, or -1 where it has none
+    rows: str  # the part's rows.parquet
+    step: str  # of deduplication, or ""
+    path: str
+
+
+def _files(store: Store, listed: Callable[[str], Iterable[str]], sources: Sources, name: str) -> Iterator[_File]:
     for source, entry in sources.items():
         units, first = entry["units"], entry.get("first_part", 0)
         width = len(entry.get("taggers", []))
         shared = [f for stage in ("duplicates", "clusters", "paragraphs") for f in units.get(stage, [])]
         steps = defaultdict(str, {folder: _step(store.record(folder)) for folder in shared})
+        tagged = units.get("attributes", [])
+        others = tagged if name == "matches.parquet" else units.get("edited") or units.get("prepared") or []
+        present = {path for folder in _parents([*shared, *others]) for path in listed(folder)}
         for part, tokens in enumerate(units["tokens"]):
-            rows = str(store.path(tokens) / "rows.parquet")
-            own = [units[stage][part] for stage in ("edited", "prepared") if units.get(stage)][:1]
-            if name == "matches.parquet":
-                own = units["attributes"][part * width : (part + 1) * width]
+            rows = store.url(f"{tokens}/rows.parquet")
+            own = others[part * width : (part + 1) * width] if name == "matches.parquet" else others[part : part + 1]
             for folder, number in [(f, -1) for f in own] + [(f, first + part) for f in shared]:
-                path = store.path(folder) / name
-                if path.exists():
-                    yield source, number, rows, steps[folder], str(path)
+                if f"{folder}/{name}" in present:
+                    yield _File(folder.split("/")[0], source, number, rows, steps[folder], store.url(f"{folder}/{name}"))
+
+
+def _parents(folders: Iterable[str]) -> set[str]:
+    return {folder.rsplit("/", 1)[0] for folder in folders}
 
 
 def _step(record: Record) -> str:
@@ -84,33 +100,26 @@ def _step(record: Record) -> str:
     return params["settings"]["method"] if "settings" in params else methods[params["column"]] if "column" in params else "near"
 
 
-def _select(connection: duckdb.DuckDBPyConnection, view: str, columns: str) -> str:
+def _select(connection: duckdb.DuckDBPyConnection, view: str, columns: str, files: list[_File]) -> str:
     """The view's query: a document's source, id, file and row, and what the units' tables say of it."""
     typed = [column.split() for column in columns.split(", ")]
-    paths, rows = (
-        [path for (path,) in connection.execute(f"SELECT DISTINCT {name} FROM _files WHERE view = ? ORDER BY ALL", [view]).fetchall()]
-        for name in ("path", "rows")
-    )
-    if not paths:
-        empty = ", ".join(
-            f"NULL::{kind} AS {name}" for name, kind in [*((n, "VARCHAR") for n in ("source", "id", "file")), ("row", "BIGINT")]
+    if not files:
+        first = [("source", "VARCHAR"), ("id", "VARCHAR"), ("file", "VARCHAR"), ("row", "BIGINT")]
+        return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in (*first, *typed))} WHERE false"
+    rows = f"read_parquet({quoted_list(sorted({file.rows for file in files}))}, filename = 'rows', file_row_number = true)"
+    selects = []
+    for stage in sorted({file.stage for file in files}):
+        # All files of a stage have the same columns, so that DuckDB opens the first of them and no other to create the view.
+        found = f"read_parquet({quoted_list(sorted({file.path for file in files if file.stage == stage}))}, filename = 'path')"
+        present = {name for (name, *_) in connection.execute(f"DESCRIBE SELECT * FROM {found}").fetchall()}
+        listed = [
+            "files.step" if name == "step" else f"found.{name}" if name.strip('"') in present else f"NULL::{kind} AS {name}"
+            for name, kind in typed
+        ]
+        selects.append(
+            f"SELECT files.source, documents.id, documents.file, documents.row, {', '.join(listed)} FROM {found} AS found "
+            f"JOIN _files AS files ON files.view = '{view}' AND files.path = found.path"
+            f"{' AND files.part = found.part' if 'part' in present else ''} "
+            f"JOIN {rows} AS documents ON documents.rows = files.rows AND documents.file_row_number = found.row"
         )
-        return f"SELECT {empty}, {', '.join(f'NULL::{kind} AS {name}' for name, kind in typed)} WHERE false"
-    found = f"read_parquet({quoted_list(paths)}, filename = 'path', union_by_name = true)"
-    present = {name for (name, *_) in connection.execute(f"DESCRIBE SELECT * FROM {found}").fetchall()}
-    listed = [
-        "files.step" if name == "step" else f"found.{name}" if name.strip('"') in present else f"NULL::{kind} AS {name}"
-        for name, kind in typed
-    ]
-    return (
-        f"SELECT files.source, documents.id, documents.file, documents.row, {', '.join(listed)} FROM {found} AS found "
-        f"JOIN _files AS files ON files.view = '{view}' AND files.path = found.path"
-        f"{' AND files.part = found.part' if 'part' in present else ''} "
-        f"JOIN read_parquet({quoted_list(rows)}, filename = 'rows', file_row_number = true) AS documents "
-        "ON documents.rows = files.rows AND documents.file_row_number = found.row"
-    )
-
-
-def quoted_list(paths: list[Path] | list[str]) -> str:
-    """Paths as a list in SQL."""
-    return "[" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths) + "]"
+    return " UNION ALL ".join(selects)

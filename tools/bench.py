@@ -1,12 +1,14 @@
 """`make bench`: what the pipeline costs on 250 MB of real text, beside `dolma tokens` and beside what it has to reach.
 
-In: nothing but this installation (corpus.py). Out: tables, and all numbers in `.bench/results.json`. It runs the program
+In: nothing but this installation (corpus.py). Out: tables, all numbers in `.bench/results.json`, and of them those that estimates
+rest on (plan.py, scale.py) in `.bench/rates.json`; `--save` makes these the committed ones. It runs the program
 as a person would, `tokenmill mix` from .jsonl.zst files into an empty store, `tokenmill verify`, and `mix` once more on
 the finished store, and measures each as a whole process tree (measure.py). What each stage cost is what the engine noted
-(the catalog's view `runs`), Ray's own work left out. Ray's start is measured apart, by starting the same Ray for nothing.
+(the catalog's view `runs`), Ray's own work left out. Ray's start is measured apart, by starting the same Ray for nothing. What a mix
+of 100,000 units costs beside its computing is measured on one whose computing is left out (large.py).
 
-Takes some 10 minutes the first time, when corpus and peers are fetched, and 4 after that, of which dolma takes half, and
-1 GB under `.bench/`, which can be deleted at any time. CPU seconds depend on what else the machine does: the load is
+Takes some 15 minutes the first time, when corpus and peers are fetched, and 8 after that, of which dolma takes 2 and the large mix 4, and
+2 GB under `.bench/`, which can be deleted at any time. CPU seconds depend on what else the machine does: the load is
 printed, and numbers of a busy machine are not to be compared.
 """
 
@@ -20,17 +22,18 @@ from pathlib import Path
 import duckdb
 from rich.console import Console
 
+from pipeline import catalog
 from pipeline.errors import PipelineError
-from pipeline.stages import decide, dedupe, filter, gather, holdout, read, tag, tokenize
+from pipeline.store import Store
 from pipeline.terminal import console as make_console
 from pipeline.terminal import titled
 from pipeline.unit import Json
-from tools import corpus, goals, measure, peers, reading, versus_dolma
+from tools import corpus, goals, large, measure, peers, rates, reading, versus_dolma
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / ".bench"
 DOWNLOADS = ROOT / "data" / "downloads" / "packages"  # the default store's, so that the samples are fetched once
-STAGES = [module.STAGE.name for module in (read, tokenize, tag, filter, holdout, dedupe, decide, gather)]
+STAGES = [stage.name for stage in catalog.STAGES]
 
 # What is to be reached, and whether it is a least or a most.
 WHOLE_MB_PER_CPU_SECOND = 5.0
@@ -56,6 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--without-dolma", action="store_true", help="leave dolma out, where it cannot be installed")
+    parser.add_argument("--units", type=int, default=large.UNITS, help="units of the large mix; documents and files in proportion")
+    parser.add_argument("--save", action="store_true", help="make the rates the committed ones, which docs/scale.md rests on")
     options = parser.parse_args()
     os.environ.pop("RAY_ADDRESS", None)  # a cluster's work is not in this machine's process tree
     console = make_console()
@@ -75,10 +80,16 @@ def main() -> None:
         "billion": reading.first_batch(BENCH),
         "random": reading.random_reads(BENCH / "stores" / "bench" / "mixes" / "bench.lock.json"),
     }
+    scale = options.units / large.UNITS
+    results["large"] = large.everything(BENCH / "large", options.units, int(large.DOCUMENTS * scale), int(large.FILES * scale))
+    large.show(results["large"])
+    kinds = rates.of_store(Store(BENCH / "stores" / "bench"), "bench", enough=0)
+    for path in [rates.BENCHED, *([rates.COMMITTED] if options.save else [])]:
+        rates.save(path, kinds, results["large"], results["machine"])
     results["reached"] = goals.judged(_goals(results))
     goals.show(console, results["reached"])
     (BENCH / "results.json").write_text(json.dumps(results, indent=1))
-    console.print(f"all numbers: {BENCH / 'results.json'}")
+    console.print(f"all numbers: {BENCH / 'results.json'}; what estimates rest on: {path}")
 
 
 def _dolma(console: Console) -> Path | None:
@@ -99,9 +110,11 @@ def _run_pipeline(described: dict[str, Json], workers: int) -> dict[str, Json]:
     built = measure.run(build, BENCH / "logs" / "mix.log")
     verified = measure.run([*program, "verify", *where], BENCH / "logs" / "verify.log")
     again = measure.run(build, BENCH / "logs" / "mix-again.log")
-    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as catalog:
-        [tokens, documents] = catalog.execute("SELECT sum(tokens), count(*) FROM documents").fetchone() or (0, 0)
-        rows = catalog.execute("SELECT stage, sum(seconds), sum(cpu_seconds), max(peak_rss_mb) FROM runs GROUP BY stage").fetchall()
+    with duckdb.connect(str(store / "catalog.duckdb"), read_only=True) as connection:
+        [tokens, documents] = connection.execute("SELECT sum(tokens), count(*) FROM documents").fetchone() or (0, 0)
+        rows = connection.execute(
+            "SELECT stage, sum(seconds), sum(cpu_seconds), max(peak_rss_mb) FROM runs WHERE units > 0 GROUP BY stage"
+        ).fetchall()
     whole = {"mix": built, "verify": verified, "mix and verify": built + verified, "mix again": again}
     if ray:
         whole["starting Ray"] = ray
