@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 PART_BYTES = 64_000_000
 GROUP_BYTES = 8_000_000
+METADATA_CHARACTERS = 64_000_000  # of a group, where texts are short and metadata is not
 
 SCHEMA = pa.schema(
     [
@@ -39,6 +40,7 @@ class PartWriter:
         self._writer: pq.ParquetWriter | None = None
         self._columns: list[list] = [[] for _ in SCHEMA]
         self._pending = 0
+        self._beside = 0  # characters of metadata
 
     def add(self, document: Sequence[str | int | None], size: int) -> None:
         """Append one document, its values in the order of SCHEMA, of `size` bytes of text."""
@@ -47,7 +49,8 @@ class PartWriter:
         for column, value in zip(self._columns, document, strict=True):
             column.append(value)
         self._pending += size
-        if self._pending >= GROUP_BYTES:
+        self._beside += len(str(document[SCHEMA.get_field_index("metadata")]))
+        if self._pending >= GROUP_BYTES or self._beside >= METADATA_CHARACTERS:
             self._flush()
 
     def close(self) -> None:
@@ -73,7 +76,7 @@ class PartWriter:
         self.parts[-1]["documents"] += batch.num_rows
         self.parts[-1]["bytes"] += self._pending
         self._columns = [[] for _ in SCHEMA]
-        self._pending = 0
+        self._pending = self._beside = 0
 
 
 def row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -7,20 +7,22 @@ verify.py). Paths are relative to the store, and not part of the fingerprint: a 
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+import orjson
+from pydantic import Field, ValidationError
 
-from pipeline.config import Model, dotted, shown
+from pipeline.config import LARGEST, Model, dotted, shown
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.permutation import ALGORITHM
 from pipeline.unit import canonical
 
 FORMAT = 1
+Number = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +30,17 @@ class ShardSummary:
     """A shard as a lock-file lists it: the path of its .bin relative to the store, counts, sha256 of the .bin."""
 
     path: str
-    tokens: int
-    documents: int
+    tokens: Number
+    documents: Number
     sha256: str
 
 
 class LockTokenizer(Model):
     name: str
     sha256: str
-    eos: int
-    vocab_size: int
-    dtype: str  # uint16 or uint32, little-endian
+    eos: Number
+    vocab_size: Number
+    dtype: Literal["uint16", "uint32"]  # little-endian
 
 
 class LockSource(Model):
@@ -52,12 +54,12 @@ class LockSource(Model):
     name: str
     requested_share: float
     obtained_share: float
-    supply: int
-    slots: int
-    instances: int
+    supply: Number
+    slots: Number
+    instances: Number
     repeats: float
-    tokens: int
-    documents: int
+    tokens: Number
+    documents: Number
     shards: tuple[ShardSummary, ...]
     validation: tuple[ShardSummary, ...]
 
@@ -76,11 +78,11 @@ class Lock(Model):
     mix: str
     recipe: dict[str, Any]
     tokenizer: LockTokenizer
-    sequence_length: int
-    seed: int
+    sequence_length: Positive
+    seed: Number
     permutation: str
-    pool: int
-    instances: int
+    pool: Positive
+    instances: Number
     sources: tuple[LockSource, ...]
     fingerprint: str
 
@@ -122,7 +124,7 @@ class Lock(Model):
         """Read a lock-file. Raises PipelineError naming what does not hold."""
         remedy = "build the mix again"
         try:
-            value = json.loads(path.read_bytes())
+            value = orjson.loads(path.read_bytes())  # which takes no NaN, no lone surrogates and no bottomless nesting
         except OSError as error:
             raise PipelineError(f"{shown(path)}: cannot be read: {error.strerror}; {remedy}") from error
         except ValueError as error:
@@ -148,6 +150,10 @@ class Lock(Model):
         if sum(source.slots for source in self.sources) != self.pool:
             return f"the slots of its sources do not add up to its pool of {self.pool}"
         for source in self.sources:
+            if outside := [shard.path for shard in (*source.shards, *source.validation) if not _is_inside(shard.path)]:
+                return f"{source.name}: the shard {outside[0]!r} lies outside the store"
+            if source.slots and not source.supply:
+                return f"{source.name}: it has slots and no instances"
             if source.supply != whole_instances(source.shards, self.sequence_length):
                 return f"{source.name}: its shards do not hold {source.supply} instances"
         return None
@@ -168,6 +174,12 @@ class Lock(Model):
             ],
         }
         return hashlib.sha256(canonical(order)).hexdigest()
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path relative to the store stays in it."""
+    parts = PurePosixPath(path)
+    return bool(path) and not parts.is_absolute() and ".." not in parts.parts and "\\" not in path and "\0" not in path
 
 
 def whole_instances(shards: tuple[ShardSummary, ...] | list[ShardSummary], sequence_length: int) -> int:

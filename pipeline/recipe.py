@@ -7,16 +7,16 @@ Source, Filter and TokenizerSpec, checked as a whole when they are loaded: keys,
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from pipeline.config import Amount, Bytes, Count, Document, Flag, Integer, M, Model, Share, load, shown, suggestion
+from pipeline.config import LARGEST, Amount, Bytes, Count, Document, Flag, Integer, M, Model, Share, load, shown, suggestion
 from pipeline.dedupe.methods import Exact, Steps
 from pipeline.errors import ConfigError
 
@@ -306,9 +306,7 @@ def unknown(kind: str, name: str, known: Sequence[str], folder: Path) -> str:
 def _local(path: Path, eos_token: str) -> TokenizerSpec:
     try:
         content = path.read_bytes()
-        tokenizer = json.loads(content)
-        ids = dict(tokenizer["model"]["vocab"])
-        ids.update((token["content"], token["id"]) for token in tokenizer.get("added_tokens", []))
+        ids = _ids(orjson.loads(content))
     except OSError as error:
         raise ConfigError(f"tokenizer.file: {shown(path)} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -325,3 +323,14 @@ def _local(path: Path, eos_token: str) -> TokenizerSpec:
         eos=ids[eos_token],
         eos_token=eos_token,
     )
+
+
+def _ids(tokenizer: Any) -> dict[str, int]:
+    """The vocabulary of a tokenizer.json with its added tokens. Raises ValueError, KeyError or TypeError if it is none."""
+    vocabulary = tokenizer["model"]["vocab"]
+    ids = dict(vocabulary) if isinstance(vocabulary, dict) else {token: number for number, (token, _) in enumerate(vocabulary)}
+    ids.update((token["content"], token["id"]) for token in tokenizer.get("added_tokens", []))
+    for token, number in ids.items():
+        if type(token) is not str or type(number) is not int or not 0 <= number < LARGEST:
+            raise ValueError(f"the token {token!r} has the id {number!r}")
+    return ids

@@ -11,17 +11,18 @@ Of a store at a URL, a shard that lies in this machine's cache is such a file; o
 and from the cache as soon as they lie there. A copy that is evicted meanwhile does no harm: what is open stays readable.
 """
 
-import json
 import os
 import resource
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from pipeline.errors import PipelineError
 from pipeline.lock import LockTokenizer, ShardSummary
@@ -91,7 +92,7 @@ class ShardReader:
         """Rows [first, last) of a shard's document table; only the row groups that they lie in are read."""
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(self._table(path), pre_buffer=self.is_remote) as file:
+        with self._whole_table(path), pq.ParquetFile(self._table(path), pre_buffer=self.is_remote) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = list(accumulate(sizes))
             low, high = bisect_right(ends, first), bisect_right(ends, last - 1)
@@ -120,16 +121,17 @@ class ShardReader:
         listed, beside = self.shards[path], _beside(path, ".json")
         header_path = self.store.url(beside)
         try:
-            header = json.loads(self.store.read(beside))
+            header = orjson.loads(self.store.read(beside))
+            tokenizer = dict(header["tokenizer"])
         except OSError as error:
             raise self._missing(beside, error) from error
-        except ValueError as error:
-            raise PipelineError(f"{header_path}: not JSON ({error}); build the mix again") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise PipelineError(f"{header_path}: no header of a shard ({error!r}); build the mix again") from error
         must_be: dict[str, tuple[Any, Any]] = {
             "format": (header.get("format"), FORMAT),
             "dtype": (header.get("dtype"), self.tokenizer.dtype),
             "eos": (header.get("eos"), self.tokenizer.eos),
-            "the tokenizer's sha256": (header.get("tokenizer", {}).get("sha256"), self.tokenizer.sha256),
+            "the tokenizer's sha256": (tokenizer.get("sha256"), self.tokenizer.sha256),
             "tokens": (header.get("tokens"), listed.tokens),
             "sha256": (header.get("sha256"), listed.sha256),
         }
@@ -154,7 +156,19 @@ class ShardReader:
     def _document_starts(self, path: str) -> npt.NDArray[np.int64]:
         import pyarrow.parquet as pq
 
-        return pq.read_table(self._table(path), columns=["start"])["start"].to_numpy()
+        with self._whole_table(path):
+            return pq.read_table(self._table(path), columns=["start"])["start"].to_numpy()
+
+    @contextmanager
+    def _whole_table(self, path: str) -> Iterator[None]:
+        """Say of a document table that cannot be read which it is."""
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            table = self.store.url(_beside(path, ".parquet"))
+            raise PipelineError(f"{table}: no table of documents can be read from it ({error}); build the mix again") from error
 
     def _table(self, path: str) -> Path | BinaryIO:
         """A shard's document table, for PyArrow."""

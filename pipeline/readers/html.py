@@ -3,7 +3,7 @@
 Goes in: an HTML file in any encoding; as browsers do, the encoding is taken from a byte-order mark, else guessed, and
 bytes that do not fit become U+FFFD. Comes out: one record, `{"text", "url", "metadata": {"title", "extraction"}}`, with
 `url` null where the page names no canonical one. A page without main text has an empty `text`, which the read stage
-counts. No failures: every sequence of bytes is some page.
+counts. Failure: `nested_too_deeply`, for parser and extractor are quadratic in depth; any other sequence of bytes is some page.
 
 Cost: about 8 MB of HTML a second on one core; memory of a few times the page, which is held whole. A page beyond
 `PAGE_BYTES` raises `PipelineError`.
@@ -11,6 +11,7 @@ Cost: about 8 MB of HTML a second on one core; memory of a few times the page, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +25,20 @@ from pipeline.errors import PipelineError
 from pipeline.readers import Failure, RawFile, Record
 
 PAGE_BYTES = 64 << 20
+DEPTH = 2000  # of elements in one another; browsers show 512
+TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)")
+# Elements without content, and those that end by themselves where the next one begins.
+SHALLOW = frozenset(
+    "area base br col embed hr img input link meta param source track wbr "
+    "p li dt dd option optgroup tr td th tbody thead tfoot colgroup rp rt html head body".split()
+)
 EXTRACTION = f"resiliparse {version('resiliparse')} main_content"
 
 
 def read(file: RawFile) -> Iterator[Record | Failure]:
     """Yield the page's one record, row 0."""
-    yield Record(0, main_text(page_of(file)))
+    page = decoded(page_of(file))
+    yield too_deep(page, DEPTH) or Record(0, main_text(page))
 
 
 def page_of(file: RawFile) -> bytes:
@@ -47,12 +56,25 @@ def decoded(page: bytes, charset: str | None = None) -> str:
         return bytes_to_str(page, detect_encoding(page))
 
 
-def main_text(page: bytes, charset: str | None = None) -> dict[str, Any]:
+def too_deep(page: str, depth: int, row: int = 0) -> Failure | None:
+    """A failure if more than `depth` elements are begun in one another; ends are taken for those of whatever is open."""
+    if page.count("<") <= depth:
+        return None
+    open_elements = 0
+    for tag in TAG.finditer(page):
+        if tag[2].lower() not in SHALLOW:
+            open_elements = max(0, open_elements - 1) if tag[1] else open_elements + 1
+            if open_elements > depth:
+                return Failure(row, "nested_too_deeply", f"more than {depth} elements in one another at character {tag.start():,}")
+    return None
+
+
+def main_text(page: str) -> dict[str, Any]:
     """A page as an upstream record: main content as plain text, without the texts that stand for images.
 
     DCLM uses resiliparse with `main_content=True` (arXiv:2406.11794, section 4.2).
     """
-    tree = HTMLTree.parse(decoded(page, charset))
+    tree = HTMLTree.parse(page)
     return {
         "text": extract_plain_text(tree, main_content=True, alt_texts=False),
         "url": canonical_url(tree),

@@ -25,29 +25,33 @@ digit. Two deviations:
 from __future__ import annotations
 
 import re
-import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import PurePosixPath
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from pipeline.errors import PipelineError
-from pipeline.readers import Failure, RawFile, Record
+from pipeline.readers import Failure, RawFile, Record, tar
 from pipeline.readers.streams import BLOCK_BYTES, GZIP, REMEDY, Stream, open_stream
 
 PAPER_BYTES = 64 << 20
 
+GROWTH, LITTLE = 8, 1 << 20  # times longer, or so many characters, that macros may make a text: they can double each other
+EXPANSION_WORK = 1 << 31  # characters that macros are looked for in, at most: some five seconds
+SEARCHED_ANEW = 20  # times slower it is to find all control words than to find one
+
 MACROS = (
-    re.compile(r"\\\bnewcommand\b\*?\{(\\[a-zA-Z0-9]+?)\}\{(.*?)\}$", re.MULTILINE),
-    re.compile(r"\\def\s*(\\[a-zA-Z0-9]+?)\s*\{(.*?)\}$", re.MULTILINE),
+    re.compile(r"\\\bnewcommand\b\*?\{(\\[a-zA-Z0-9]+?)\}\{"),
+    re.compile(r"\\def\s*(\\[a-zA-Z0-9]+?)\s*\{"),
 )
-SECTION = re.compile(r"\\(?:chapter|part|section|subsection|subsubsection)\b\*?(?:\[.*?\])?\{.*?\}", re.DOTALL)
+CONTROL_WORD = re.compile(r"\\[a-zA-Z0-9]+")
+SECTION = re.compile(r"\\(?:chapter|part|section|subsection|subsubsection)\b\*?")
 COMMENT_LINE = re.compile(r"^%.*\n?", re.MULTILINE)
 COMMENT = re.compile(r"[^\\]%.+$", re.MULTILINE)
-BACK_MATTER = re.compile(r"\\appendix|\\begin\{(?:references|REFERENCES|thebibliography)\}|\\bibliography\{[^}]*\}")
+BACK_MATTER = re.compile(r"\\appendix|\\begin\{(?:references|REFERENCES|thebibliography)\}|\\bibliography\{")
 
 # Identifiers until March 2007 name their archive: hep-th/9901001, in file names hep-th9901001.
 ARCHIVES = (
@@ -83,132 +87,151 @@ def read(file: RawFile) -> Iterator[Record | Failure]:
 def cleaned(sources: Iterable[str]) -> str:
     """One paper's text from its `.tex` files by RedPajama's rules: each file by itself, joined by newlines.
 
-    Empty if no file has a sectioning command.
+    Empty if no file has a sectioning command. Raises NoLatexError where macros make it too large.
     """
     sources = list(sources)
-    macros = [(_macro(name), value) for name, value in _macros(sources).items()]
+    macros = _macros(sources)
     text = "\n".join(_cleaned_file(source, macros) for source in sources)
     return text if text.strip() else ""
 
 
-def _macros(sources: list[str]) -> dict[str, str]:
-    """Macros without arguments, defined on one line; a later definition wins, in the earlier one's place."""
-    return {match[1]: match[2] for source in sources for kind in MACROS for match in kind.finditer(source)}
-
-
-def _macro(name: str) -> re.Pattern[str]:
-    return re.compile(rf"{re.escape(name)}([^a-zA-Z0-9])")
-
-
-def _cleaned_file(source: str, macros: list[tuple[re.Pattern[str], str]]) -> str:
-    first = SECTION.search(source)
+def _cleaned_file(source: str, macros: dict[str, str]) -> str:
+    first = _first_section(source)
     if first is None:
         return ""
-    text = COMMENT.sub("", COMMENT_LINE.sub("", source[first.start() :]))
-    end = BACK_MATTER.search(text)
-    if end is not None:
-        text = text[: end.start()]
-    for pattern, value in macros:
-        text = pattern.sub(lambda match, value=value: value + match[1], text)  # type: ignore[misc]
+    text = COMMENT.sub("", COMMENT_LINE.sub("", source[first:]))
+    return _expanded(text[: _back_matter(text)], macros)
+
+
+def _first_section(source: str) -> int | None:
+    r"""Where the first sectioning command begins: `\\section`, perhaps a star and a short title in brackets, a title in braces.
+
+    In time linear in the source, where upstream's expression is quadratic: a bracket or a brace that is missing after one command is
+    missing after every later one too.
+    """
+    last_brace = source.rfind("}")
+    last_title = source.rfind("]{", 0, max(0, last_brace))
+    for command in SECTION.finditer(source):
+        if source.startswith("[", command.end()):
+            if command.end() < last_title:
+                return command.start()
+        elif source.startswith("{", command.end()) and command.end() < last_brace:
+            return command.start()
+    return None
+
+
+def _back_matter(text: str) -> int | None:
+    """Where the appendix or the references begin."""
+    last_brace = text.rfind("}")
+    for found in BACK_MATTER.finditer(text):
+        if not found[0].endswith("{") or found.end() <= last_brace:
+            return found.start()
+    return None
+
+
+def _macros(sources: list[str]) -> dict[str, str]:
+    """Macros without arguments, defined on one line; a later definition wins, in the earlier one's place."""
+    return {name: value for source in sources for kind in MACROS for name, value in _definitions(kind, source)}
+
+
+def _definitions(kind: re.Pattern[str], source: str) -> Iterator[tuple[str, str]]:
+    """Names and values: a value goes on to the brace at the end of its line. In time linear in the source."""
+    place, end = 0, -1  # end: of the line last looked at
+    while found := kind.search(source, place):
+        if end < found.end():
+            end = source.find("\n", found.end())
+            end = len(source) if end < 0 else end
+        if found.end() < end and source[end - 1] == "}":
+            yield found[1], source[found.end() : end - 1]
+            place = end
+        else:
+            place = found.end()
+
+
+def _expanded(text: str, macros: dict[str, str]) -> str:
+    """The text with each macro expanded once, one after the other."""
+    used = set(CONTROL_WORD.findall(text))
+    work, room = 0, max(GROWTH * len(text), LITTLE)
+    for name, value in macros.items():
+        if name not in used:
+            continue
+        again = value[:1].isalnum()  # then it may lengthen a control word that stands before it
+        work += len(text) * (SEARCHED_ANEW if again else 1)
+        if len(text) + text.count(name) * len(value) > room or work > EXPANSION_WORK:
+            raise NoLatexError("paper_too_large", f"its {len(macros):,} macros expand a text of {len(text):,} characters too far")
+        text = re.sub(rf"{re.escape(name)}([^a-zA-Z0-9])", lambda match, value=value: value + match[1], text)  # type: ignore[misc]
+        used.update(CONTROL_WORD.findall(text if again else value))
     return text
 
 
 def _bulk(file: RawFile, stream: Stream) -> Iterator[Record | Failure]:
     with _whole_tar(file.name, stream):
-        for row, (member, content) in enumerate(_members(stream)):
+        for row, member in enumerate(tar.members(stream)):
             name = f"{file.name}/{member.name}"
             if not member.name.lower().endswith(".gz"):
                 yield Failure(row, "no_latex_source", f"{member.name} is no .gz of LaTeX")
                 continue
             try:
-                yield _paper(row, name, Stream(content, GZIP, name), float(member.mtime))
+                yield _paper(row, name, Stream(cast("BinaryIO", member.content), GZIP, name), member.modified)
             except PipelineError as error:
                 yield Failure(row, "broken_archive", str(error))
 
 
-def _members(stream: Stream | _Rejoined) -> Iterator[tuple[tarfile.TarInfo, BinaryIO]]:
-    """The files of a tar, each to be read before the next is asked for."""
-    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|", tarinfo=_StrictTarInfo) as archive:
-        for member in archive:
-            if member.isfile():
-                yield member, cast("BinaryIO", archive.extractfile(member))
-
-
 @contextmanager
 def _whole_tar(place: str, stream: Stream) -> Iterator[None]:
-    """Turns what `tarfile` finds wrong with `stream`, here or in reading a member, into `PipelineError`."""
+    """Turns what is wrong with a tar, here or in reading a member, into `PipelineError`."""
     try:
         yield
-    except tarfile.TarError as error:
+    except tar.DamagedError as error:
         raise PipelineError(f"{place}: is no whole tar ({error}), at byte {stream.position:,}; {REMEDY}") from error
 
 
-class _StrictTarInfo(tarfile.TarInfo):
-    """`tarfile` takes a damaged or missing header for the archive's end; here only the end mark is."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictTarInfo:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"no member and no end mark at byte {archive.offset:,} of the tar: {error}") from error
-
-
-def _paper(row: int, name: str, content: Stream, mtime: float | None) -> Record | Failure:
+def _paper(row: int, name: str, content: Stream, modified: float | None) -> Record | Failure:
     try:
         paper = _sources(name, content)
+        return _document(row, name, paper, modified if modified is not None else paper.modified)
     except NoLatexError as nothing:
         return Failure(row, *nothing.args)
-    return _document(row, name, paper, mtime if mtime is not None else paper.modified)
 
 
 def _sources(name: str, content: Stream) -> Paper:
     """The `.tex` files of a paper that is a tar, or the single file that it is."""
     head = b""
-    while len(head) < tarfile.BLOCKSIZE and (more := content.read(tarfile.BLOCKSIZE - len(head))):
+    while len(head) < tar.BLOCK and (more := content.read(tar.BLOCK - len(head))):
         head += more
-    if not _is_tar(head):
+    if not tar.is_tar(head):
         if head.startswith((b"%PDF", b"%!PS")):
             raise NoLatexError("no_latex_source", f"the file begins with {head[:8]!r}")
         return Paper([head + _limited(content, PAPER_BYTES - len(head))], None)
     sources: list[bytes] = []
-    room, modified = PAPER_BYTES, None
+    times: list[float] = []
+    room = PAPER_BYTES
     with _whole_tar(name, content):
-        for member, source in _members(_Rejoined(head, content)):
+        for member in tar.members(_Rejoined(head, content)):
             if member.name.endswith(".tex"):
                 if member.size > room:
                     raise NoLatexError("paper_too_large", f"its .tex files exceed {PAPER_BYTES:,} bytes")
-                sources.append(source.read())
+                sources.append(_limited(member.content, room))
                 room -= member.size
-                modified = max(modified or 0.0, float(member.mtime))
+                times += [] if member.modified is None else [member.modified]
     while content.read(BLOCK_BYTES):  # gzip's checksum follows the tar's end
         pass
     if not sources:
         raise NoLatexError("no_latex_source", "the archive holds no .tex file")
-    return Paper(sources, modified)
-
-
-def _is_tar(head: bytes) -> bool:
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # checks the header's checksum
-    except tarfile.HeaderError:
-        return False
-    return True
+    return Paper(sources, max(times, default=None))
 
 
 class _Rejoined:
-    """A stream with its head put back, for `tarfile`."""
+    """A stream with its head put back."""
 
     def __init__(self, head: bytes, rest: Stream) -> None:
         self._head, self._rest = BytesIO(head), rest
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, /) -> bytes:
         return self._head.read(size) or self._rest.read(size)
 
 
-def _limited(content: Stream, limit: int) -> bytes:
+def _limited(content: tar.Readable, limit: int) -> bytes:
     pieces: list[bytes] = []
     while piece := content.read(1 << 20):
         pieces.append(piece)
@@ -224,8 +247,8 @@ def _document(row: int, name: str, paper: Paper, modified: float | None) -> Reco
     except UnicodeDecodeError as error:
         near = error.object[max(0, error.start - 20) : error.start + 20]
         return Failure(row, "invalid_utf8", f"byte {error.start:,} of a .tex file of {name}, in {near!r}")
-    arxiv_id, yymm = arxiv_identifier(name)
     timestamp = None if modified is None else datetime.fromtimestamp(modified, UTC).isoformat()
+    arxiv_id, yymm = arxiv_identifier(name)
     metadata = {
         "arxiv_id": arxiv_id,
         "yymm": yymm,

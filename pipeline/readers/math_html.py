@@ -6,7 +6,7 @@ mathematics was found, as OpenWebMath's `extraction_info` does. The extractor's 
 MathJax's delimiters `\\(…\\)` becomes `$$…$$` and `\\[…\\]` becomes `$…$`. Not done: OpenWebMath's filters (language,
 MathScore, perplexity), whose models are not at hand here.
 
-Failure: `extraction_failed`, where the extractor gives up on a page.
+Failures: `extraction_failed`, where the extractor gives up on a page; `nested_too_deeply`.
 Cost: about 1 MB of HTML a second on one core. resiliparse must be older than 2: with it the extractor fails on every
 page ("DOM document modified during traversal").
 """
@@ -20,7 +20,7 @@ from resiliparse.parse.html import HTMLTree
 from text_extract.extract import extract_text
 
 from pipeline.readers import Failure, RawFile, Record
-from pipeline.readers.html import canonical_url, decoded, page_of
+from pipeline.readers.html import canonical_url, decoded, page_of, too_deep
 
 # OpenWebMath drew some of these at random for each page; here each has the value it drew most often
 # (text_extract/configs/randomized_all.yaml), so that a page always gives the same text.
@@ -36,12 +36,16 @@ CONFIG = {
     "remove_edit_buttons": True,
     "extract_latex": True,
 }
+DEPTH = 500  # the extractor is cubic in the depth of some lists
 EXTRACTION = f"openwebmath-text-extract {version('openwebmath-text-extract')}"
 
 
 def read(file: RawFile) -> Iterator[Record | Failure]:
     """Yield the page's one record, row 0."""
     page = decoded(page_of(file))
+    if failure := too_deep(page, DEPTH):
+        yield failure
+        return
     tree = HTMLTree.parse(page)
     try:
         extracted = extract_text(page, CONFIG)

@@ -74,8 +74,8 @@ def _elements(file: RawFile) -> Iterator[etree._Element]:
                         _check_root(file, root)
                     yield element
                     element.clear()
-                    while element.getprevious() is not None:
-                        del root[0]
+                    while (before := element.getprevious()) is not None:
+                        element.getparent().remove(before)
             parser.close()
         except etree.XMLSyntaxError as error:
             raise _damaged(file, stream, error) from error
@@ -98,7 +98,7 @@ def _damaged(file: RawFile, stream: Stream, error: Exception) -> PipelineError:
 
 
 def _local(element: etree._Element) -> str:
-    return str(etree.QName(element).localname)
+    return str(element.tag).rpartition("}")[2]
 
 
 def _is_article(page: etree._Element) -> bool:

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 
 import mwparserfromhell
 from mwparserfromhell.nodes import ExternalLink, Heading, HTMLEntity, Node, Tag, Text, Wikilink
+from mwparserfromhell.parser import ParserError
 
 # Extension tags whose contents are no prose, and those whose contents are shown as they stand.
 DROPPED = {
@@ -36,6 +37,11 @@ CLOSING = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in DROPPED
 # Neither can be in a dump: XML has no such characters, and entities that name them are dropped (`_entity`).
 MARK, HEADING = "\x02", "\x03"
 WORDS = re.compile(r"\w")  # a mark has digits, so a line of nothing but code or a formula counts
+# The parser looks for the end of everything that it sees begin, to the page's end if there is none: quadratic in what never ends.
+TANGLE = 300_000_000  # unended beginnings × characters: at most a minute of CPU time, and far more than any article has
+NESTING = 100  # of the innermost, among which an end finds its beginning
+ENDS = {"]]": "[[", "}}": "{{", "|}": "{|", "]": "["}
+BRACKET = re.compile(r"\[\[(?!\[)|\]\]|\{\{(?!\{)|\}\}|\{\||\|\}|\[(?!\[)|\]|<(/?)([a-zA-Z]+)")
 MARKED = re.compile(f"{MARK}(\\d+){MARK}")
 
 INNERMOST_TEMPLATE = re.compile(r"\{\{\{[^{}]*\}\}\}|\{\{[^{}]*\}\}")
@@ -49,7 +55,7 @@ TIDYING = (
     (re.compile(r"[ \t\xa0]+"), " "),
     (re.compile(r"(?<!\w)(?:\( ?(?:[,;:/–-] ?)*\)|\[ ?\])"), ""),  # not the brackets of main() and int[]
     (re.compile(r"\( ?(?:[,;] ?)*"), "("),
-    (re.compile(r" ?(?:[,;] ?)+\)"), ")"),
+    (re.compile(r"(?<![,;])(?<![,;] ) ?(?:[,;] ?)+\)"), ")"),  # from a run's beginning on: linear
     (re.compile(r" +(?=[,)]|\.(?:\s|$))"), ""),
     (re.compile(r"(,)(?: ?,)+"), r"\1"),
     (re.compile(r"^ ?[,;] ?", re.MULTILINE), ""),
@@ -60,16 +66,33 @@ TIDYING = (
 def plain_text(wikitext: str, unshown: Iterable[str] = ("file", "image", "category")) -> str:
     """The prose of `wikitext`. `unshown`: lower-case namespaces whose links show nothing where they stand.
 
-    Raises `mwparserfromhell.parser.ParserError` for text that the parser gives up on.
+    Raises `mwparserfromhell.parser.ParserError` for text that the parser gives up on, or would need many minutes for.
     """
     text, verbatim = _take_out(wikitext)
     text = _without_tables(_without_templates(text))
+    if (text.count("<") + text.count("[") + text.count("{")) * len(text) > TANGLE and (count := _unended(text)) * len(text) > TANGLE:
+        raise ParserError(f"{count:,} links, templates or tags that never end, in {len(text):,} characters")
     # Quotes are cut from the shown text below: as tags they cost the parser a third of its time.
     code = mwparserfromhell.parse(text, skip_style_tags=True)
     out: list[str] = []
     _render(code.nodes, out, frozenset(unshown))
     tidied = _tidied("".join(out))
     return MARKED.sub(lambda match: verbatim[int(match[1])], tidied).strip()
+
+
+def _unended(text: str) -> int:
+    """How many brackets and tags begin and have no end, or one that stands outside of what they began in."""
+    begun: list[str] = []
+    count = 0
+    for found in BRACKET.finditer(text):
+        closes, name = found[1], found[2]
+        opener = f"<{name.lower()}" if name else ENDS.get(found[0])
+        if (name and not closes) or opener is None:
+            begun.append(opener or found[0])
+        elif opener in begun[-NESTING:]:
+            while begun.pop() != opener:
+                count += 1
+    return count + len(begun)
 
 
 def _take_out(text: str) -> tuple[str, list[str]]:

@@ -23,7 +23,7 @@ from pipeline.stages.download import at_hand
 from pipeline.store import Store
 from pipeline.unit import Artifact, Json, Record, Unit
 
-STAGE = Stage("read", "documents", 1, "pipeline.stages.read:read")
+STAGE = Stage("read", "documents", 2, "pipeline.stages.read:read")
 UNIT_BYTES = 16_000_000
 METADATA = ("metadata", "meta")
 FAILURES = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("detail", pa.string())])

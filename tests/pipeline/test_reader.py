@@ -273,9 +273,10 @@ def test_a_cut_shard_is_refused_when_opened_and_when_cut_later(mix: MixReader) -
         mix.batch(range(66))
 
 
-def test_a_header_that_is_no_json_is_named(mix: MixReader) -> None:
-    mix.store.path("shards/code/k/train-00000.json").write_text("{")
-    with pytest.raises(PipelineError, match=r"train-00000\.json: not JSON"):
+@pytest.mark.parametrize("content", ["{", "7", "[]", '{"tokenizer": 1}'])
+def test_a_header_that_is_none_is_named(mix: MixReader, content: str) -> None:
+    mix.store.path("shards/code/k/train-00000.json").write_text(content)
+    with pytest.raises(PipelineError, match=r"train-00000\.json: no header of a shard"):
         mix.batch(range(66))
 
 
