@@ -29,7 +29,7 @@ from pipeline.sql import quoted_list
 from pipeline.stages import tag
 from pipeline.stats import format_value
 from pipeline.store import Store
-from pipeline.taggers.predicates import alternatives, check_predicates, columns_of, threshold
+from pipeline.taggers.predicates import SETTINGS, alternatives, check_predicates, columns_of, threshold
 from pipeline.taggers.ready import Ready
 from pipeline.terminal import titled
 from pipeline.unit import Artifact, Record
@@ -101,7 +101,7 @@ def preview(store: Store, source: str, rules: Rules, workers: int, progress: Pro
     tagged = _tagged(store, source, rules, parts, prepared, tokens, workers, progress)
     texts = [(part, record.counts["documents"]) for part, record in zip(parts, tokens, strict=True)]
     columns = {column for sql in rules.drop.values() for column in columns_of(sql)}
-    with duckdb.connect(":memory:", config={"threads": str(workers), "autoload_known_extensions": "false"}) as connection:
+    with duckdb.connect(":memory:", config={**SETTINGS, "threads": workers}) as connection:
         store.mount(connection)
         tables = [[store.url(record.output("attributes.parquet").path) for record in records] for records in tagged]
         decisions = [store.url(f"{folder}/decisions.parquet") for folder in built["units"]["decisions"]]
@@ -113,7 +113,7 @@ def preview(store: Store, source: str, rules: Rules, workers: int, progress: Pro
             f"FROM read_parquet({quoted_list(rows)}) POSITIONAL JOIN (SELECT kept FROM read_parquet({quoted_list(decisions)})){joined})"
         )
         # From here on the connection evaluates predicates, on that table and nothing else.
-        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        connection.execute("SET GLOBAL TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true")
         held = [f"coalesce(({sql}), false)" for sql in rules.drop.values()]
         lines = [
             Line(reason, sql, *(_sums(connection, condition) for condition in _conditions(held, index)))

@@ -5,7 +5,7 @@ Out:  when a recipe loads, a complaint about anything that could not work or cou
       the reasons that hold for each document.
 Cost: a few milliseconds per predicate to check, nanoseconds per document to decide; one thread.
 Not:  a predicate sees one document at a time. It has no subqueries, aggregates or side effects, reads no files, and
-      gives the same answer always. Where it is NULL it does not drop.
+      gives the same answer always; it calls what functions.py lists. Where it is NULL it does not drop.
 """
 
 import difflib
@@ -20,9 +20,11 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.taggers import column_types
+from pipeline.taggers.functions import FUNCTIONS
 
 DECISION_SCHEMA = pa.schema([pa.field("reasons", pa.list_(pa.string()), nullable=False), pa.field("dropped_by", pa.string())])
 
+LENGTH = 10_000  # characters of a predicate
 # What an expression may be made of: the classes of DuckDB's parse tree.
 _EXPRESSIONS = {
     "BETWEEN", "CASE", "CAST", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT", "FUNCTION", "OPERATOR", "TYPE",
@@ -46,8 +48,8 @@ def columns_of(sql: str) -> frozenset[str]:
 def check_predicates(drop: Mapping[str, str], more: Mapping[str, pa.DataType] | None = None) -> None:
     """Raise PredicateError, its `key` the predicate's name, unless every predicate can be decided.
 
-    That is: one SQL expression without subqueries, aggregates, windows, parameters or functions that are not
-    pure; over known columns, at least one; of type BOOLEAN; and it evaluates on a row of zeros and empty strings.
+    That is: one SQL expression without subqueries, aggregates, windows, parameters or functions beyond FUNCTIONS; over
+    known columns, at least one; of type BOOLEAN; and it evaluates on a row of zeros and empty strings.
     `more`: columns besides those of every source.
     """
     known = column_types() | dict(more or {})
@@ -104,20 +106,31 @@ def decide(attributes: pa.Table, drop: Mapping[str, str]) -> pa.Table:
     return pa.table(decided, schema=DECISION_SCHEMA)
 
 
+# Of every connection that evaluates predicates.
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # no table is a variable of ours by its name
+    "error_on_division_by_zero": "false",  # x / 0 is NULL: not dropped
+}
+
+
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
     """An empty in-memory database that reaches nothing outside itself. Every use takes a cursor of its own."""
-    return duckdb.connect(
+    connection = duckdb.connect(
         ":memory:",
         config={
             "enable_external_access": "false",
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "error_on_division_by_zero": "false",  # x / 0 is NULL: not dropped
+            **SETTINGS,
+            "memory_limit": "1GB",
+            "temp_directory": "",
             "threads": "1",
-            "lock_configuration": "true",
         },
     )
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # one answer on every machine; it cannot be given above
+    connection.execute("SET GLOBAL lock_configuration = true")
+    return connection
 
 
 @cache
@@ -132,6 +145,8 @@ def _functions() -> dict[str, bool]:
 
 def _parse(sql: str) -> dict[str, Any]:
     """The parse tree of one expression."""
+    if len(sql) > LENGTH:
+        raise PredicateError("", f"{sql[:80]!r} … has {len(sql):,} characters; a predicate has at most {LENGTH:,}")
     (text,) = _database().cursor().execute("SELECT json_serialize_sql(?)", [f"SELECT {sql}\n"]).fetchall()[0]
     tree = json.loads(text)
     if tree["error"]:
@@ -154,11 +169,18 @@ def _parse(sql: str) -> dict[str, Any]:
             raise PredicateError("", f"{sql!r} has a {kind.lower()}; a predicate sees one document and has none")
         if kind == "FUNCTION":
             function = node["function_name"].lower()
-            if function not in _functions():
-                raise PredicateError("", f"{sql!r} calls {function}, which DuckDB has not{_nearest(function, _functions())}")
-            if not _functions()[function]:
-                raise PredicateError("", f"{sql!r} calls {function}, which is not a pure function of one document")
+            if function not in FUNCTIONS:
+                raise PredicateError("", f"{sql!r} calls {function}, which {_reason_against(function)}")
     return expression
+
+
+def _reason_against(function: str) -> str:
+    known = _functions()
+    if function not in known:
+        return f"DuckDB has not{_nearest(function, dict.fromkeys(FUNCTIONS & known.keys()))}"
+    if not known[function]:
+        return "is not a pure function of one document"
+    return "has no bound on its time and memory, or says another thing elsewhere; what can be called: pipeline/taggers/functions.py"
 
 
 def _spelled(expression: dict[str, Any]) -> str:
