@@ -12,6 +12,7 @@ NODES   ?= 1
 REMOVE  ?=
 MINUTES ?= 10
 SEED    ?= 0
+ADVISORIES ?=
 FORMAT  ?= table
 Q       ?=
 SOURCE  ?= dclm
@@ -33,7 +34,9 @@ PYTHON  ?= python3
 
 VENV := .venv
 BIN  := $(VENV)/bin
-PIP  := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Nothing is resolved, and no byte is taken that a lock does not list: docs/security.md.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation
+LOCKED := $(PIP) --require-hashes -r requirements
 export OMP_WAIT_POLICY = PASSIVE
 
 # Several processes are torchrun's; for several nodes, TORCHRUN="--nnodes 4 --rdzv-backend c10d --rdzv-endpoint host:29500".
@@ -41,6 +44,9 @@ TORCHRUN ?= --standalone
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 600
 # After --, or torchrun would take --run for a beginning of its own --run-path.
 TRAIN = $(if $(and $(filter 1,$(NPROC)),$(filter --standalone,$(TORCHRUN))),$(BIN)/python -m,$(BIN)/torchrun $(TORCHRUN) --nproc-per-node $(NPROC) -m --) trainer
+# s3:// URLs need a client of their own.
+S3    := $(if $(findstring s3://,$(STORE) $(DATA)),$(VENV)/.s3)
+READY := $(VENV)/.ready $(S3)
 given = $(if $(filter file undefined,$(origin $(1))),,$($(1)))
 loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
 
@@ -50,54 +56,54 @@ loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder> STORE=$(STORE) TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
+	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder>|<url> STORE=$(STORE)|<url> TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
 	@echo "Training:  MODEL=olmoe-small|olmoe-mid|olmoe-1b-7b|dense-small|dense-1b RUN=<name> NPROC=$(NPROC) STEPS=100 RESUME=1 SET=\"optim.lr=1e-3\""
 
-setup: $(VENV)/.ready ## create .venv with everything that the pipeline needs
+setup: $(READY) ## create .venv with everything that the pipeline needs
 
-mix: $(VENV)/.ready ## build a mix: MIX= DATA= STORE= TOKENS= WORKERS= SOURCES= SCALE=1
+mix: $(READY) ## build a mix: MIX= DATA= STORE= TOKENS= WORKERS= SOURCES= SCALE=1
 	@$(BIN)/tokenmill mix --mix "$(MIX)" --data "$(DATA)" --store "$(STORE)" --tokens "$(TOKENS)" --workers "$(WORKERS)" \
 	  --sources "$(SOURCES)" $(if $(SCALE),--scale) $(if $(STREAM),--stream)
 
-stats: $(VENV)/.ready ## what a mix holds, what was dropped and why, what each stage cost: MIX= STORE=
+stats: $(READY) ## what a mix holds, what was dropped and why, what each stage cost: MIX= STORE=
 	@$(BIN)/tokenmill stats --mix "$(MIX)" --store "$(STORE)"
 
 sql: export TOKENMILL_QUERY = $(value Q)
-sql: $(VENV)/.ready ## query the catalog, or open a DuckDB shell on it: Q="SELECT …" FORMAT=table|csv|json
+sql: $(READY) ## query the catalog, or open a DuckDB shell on it: Q="SELECT …" FORMAT=table|csv|json
 	@$(BIN)/tokenmill sql --mix "$(MIX)" --store "$(STORE)" --format "$(FORMAT)" -- "$$TOKENMILL_QUERY"
 
 preview: export TOKENMILL_WHERE = $(value WHERE)
-preview: $(VENV)/.ready ## what rules would drop from a built source, before anything runs again: SOURCE= WHERE="…" FILTERS=a,b
+preview: $(READY) ## what rules would drop from a built source, before anything runs again: SOURCE= WHERE="…" FILTERS=a,b
 	@$(BIN)/tokenmill preview --source "$(SOURCE)" --where "$$TOKENMILL_WHERE" --filters "$(FILTERS)" --store "$(STORE)" --workers "$(WORKERS)"
 
-classifier: $(VENV)/.ready ## train a quality classifier from two folders of text: GOOD= BAD= OUT=quality.bin
+classifier: $(READY) ## train a quality classifier from two folders of text: GOOD= BAD= OUT=quality.bin
 	@$(BIN)/tokenmill classifier --good "$(GOOD)" --bad "$(BAD)" --out "$(OUT)"
 
-verify: $(VENV)/.ready ## reread everything that a mix rests on and name what does not hold: MIX= STORE= REMOVE=1
+verify: $(READY) ## reread everything that a mix rests on and name what does not hold: MIX= STORE= REMOVE=1
 	@$(BIN)/tokenmill verify --mix "$(MIX)" --store "$(STORE)" --workers "$(WORKERS)" $(if $(REMOVE),--remove)
 
-gc: $(VENV)/.ready ## show what the store holds that nothing needs any longer; REMOVE=1 removes it: STORE=
+gc: $(READY) ## show what the store holds that nothing needs any longer; REMOVE=1 removes it: STORE=
 	@$(BIN)/tokenmill gc --store "$(STORE)" $(if $(REMOVE),--remove)
 
 plan: $(VENV)/.dev ## what a mix from the hub would take, before anything is downloaded: MIX= TOKENS=10B NODES= WORKERS= STORE=
 	@$(BIN)/python -m tools.plan --mix "$(MIX)" --tokens "$(TOKENS)" --nodes "$(NODES)" --workers "$(WORKERS)" --store "$(STORE)"
 
-pretrain: $(VENV)/.trainer ## train a model: MODEL= MIX= RUN= NPROC= TOKENS= STEPS= RESUME=1 SET="optim.lr=1e-3 …"
+pretrain: $(VENV)/.trainer $(S3) ## train a model: MODEL= MIX= RUN= NPROC= TOKENS= STEPS= RESUME=1 SET="optim.lr=1e-3 …"
 	@$(call built,$(MIX))
 	@$(TRAIN) pretrain --model "$(MODEL)" --run "$(call given,RUN)" $(loop)
 
-anneal: $(VENV)/.trainer ## decay a run's learning rate to zero on MIX=olmoe-anneal or dolmino-100b: RUN= and as pretrain
+anneal: $(VENV)/.trainer $(S3) ## decay a run's learning rate to zero on MIX=olmoe-anneal or dolmino-100b: RUN= and as pretrain
 	@$(call built,$(or $(call given,MIX),olmoe-anneal))
 	@$(TRAIN) anneal --run "$(RUN)" $(loop)
 
-export: $(VENV)/.trainer ## write a run's last checkpoint for transformers: RUN=
+export: $(VENV)/.trainer $(S3) ## write a run's last checkpoint for transformers: RUN=
 	@$(BIN)/python -m trainer export --run "$(RUN)" --store "$(STORE)"
 
 generate: export TOKENMILL_PROMPT = $(value PROMPT)
-generate: $(VENV)/.trainer ## continue a text with a run's last checkpoint: RUN= PROMPT="…" TEMPERATURE=0
+generate: $(VENV)/.trainer $(S3) ## continue a text with a run's last checkpoint: RUN= PROMPT="…" TEMPERATURE=0
 	@$(BIN)/python -m trainer generate --run "$(RUN)" --store "$(STORE)" --temperature $(TEMPERATURE) -- "$$TOKENMILL_PROMPT"
 
-trace: $(VENV)/.trainer ## list the documents that a step trained on: RUN= STEP=
+trace: $(VENV)/.trainer $(S3) ## list the documents that a step trained on: RUN= STEP=
 	@$(BIN)/python -m trainer trace --run "$(RUN)" --store "$(STORE)" "$(STEP)"
 
 bench-train: $(VENV)/.dev ## measure a training step beside transformers and a dense model
@@ -116,10 +122,16 @@ chaos: $(VENV)/.dev ## kill, fill the disk, flip bits, cut files, fail storage; 
 	@$(BIN)/python -m tools.chaos --minutes "$(MINUTES)" --seed "$(SEED)"
 
 fuzz: $(VENV)/.dev ## feed damaged files to every reader and loader: MINUTES= SEED=
-	@$(BIN)/python -m tools.fuzz --minutes "$(MINUTES)" --seed "$(SEED)"
+	@$(BIN)/python -m tools.fuzz --minutes "$(MINUTES)" --seed "$(SEED)" --workers "$(WORKERS)"
 
 test-all: $(VENV)/.dev ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest -q
+
+lock: $(VENV)/.dev ## write requirements/*.lock anew from constraints.txt and the package index
+	@$(BIN)/python -m tools.lock
+
+audit: $(VENV)/.dev ## ask whether a locked package has known vulnerabilities: ADVISORIES=<checkout of pypa/advisory-database>
+	@$(BIN)/python -m tools.audit $(if $(ADVISORIES),--advisories "$(ADVISORIES)")
 
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -133,15 +145,20 @@ $(VENV)/bin/python:
 	@echo "creating $(VENV) (once, about a minute)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
-	@$(PIP) -e . && touch $@
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml requirements/install.lock requirements/pipeline.lock
+	@$(LOCKED)/install.lock && $(LOCKED)/pipeline.lock && PYTHONWARNINGS=ignore $(PIP) --no-index -e . && touch $@
 
-$(VENV)/.trainer: $(VENV)/.ready
+$(VENV)/.s3: $(VENV)/.ready requirements/s3.lock
+	@$(LOCKED)/s3.lock && touch $@
+
+# torch's CPU build, where pip is told of an index or a folder that has it; else PyPI's, on Linux with CUDA's libraries.
+$(VENV)/.trainer: $(VENV)/.ready requirements/torch-cpu.lock requirements/torch.lock requirements/trainer.lock
 	@echo "installing what the trainer needs (once)"
-	@$(PIP) -e ".[trainer]" && touch $@
+	@$(LOCKED)/torch-cpu.lock 2>/dev/null || $(LOCKED)/torch.lock
+	@$(LOCKED)/trainer.lock && touch $@
 
-$(VENV)/.dev: $(VENV)/.ready
-	@$(PIP) -e ".[trainer,dev]" && touch $(VENV)/.trainer $@
+$(VENV)/.dev: $(VENV)/.trainer requirements/dev.lock
+	@$(LOCKED)/dev.lock && touch $@
 
 # A mix that is not there is built first; its length is the run's, unless it comes from the small sample.
 # At a URL the trainer itself says what is missing.

@@ -153,7 +153,8 @@ def build(request: Request, progress: Progress) -> Lock:
             scale=request.scale or request.data == "sample",
         )
         store.write(f"mixes/{mix.name}.lock.json", lock.to_json())
-        store.write(f"mixes/{mix.name}.build.json", canonical(_manifest(mix, built, request, catalog.next_order(store, mix.name)), indent=1))
+        manifest = _manifest(mix, built, request, catalog.next_order(store, mix.name))
+        store.write(f"mixes/{mix.name}.build.json", canonical(manifest, indent=1))
         claims.end()
         catalog.write(store, mix.name, engine.computed)
     _announce(lock, mix, built, request, progress)

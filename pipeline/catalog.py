@@ -50,8 +50,8 @@ from pipeline.unit import Json
 
 FILE = "catalog.duckdb"
 STAGES = [
-    download.STAGE, read.STAGE, prepare.STAGE, tokenize.STAGE, tag.STAGE, filter.STAGE, holdout.STAGE, dedupe.STAGE, near.BANDS, near.CLUSTERS,
-    paragraphs.STAGE, edit.STAGE, decide.STAGE, gather.STAGE,
+    download.STAGE, read.STAGE, prepare.STAGE, tokenize.STAGE, tag.STAGE, filter.STAGE, holdout.STAGE, dedupe.STAGE, near.BANDS,
+    near.CLUSTERS, paragraphs.STAGE, edit.STAGE, decide.STAGE, gather.STAGE,
 ]  # fmt: skip
 STORAGE_VERSION = "v1.0.0"  # so that older clients can open it
 

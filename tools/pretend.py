@@ -113,7 +113,7 @@ class _Engine(Engine):
         super().__init__(*arguments)
         self.made = made
 
-    def run(self, stage: Stage, units: Sequence[Unit]) -> list[Record]:
+    def run(self, stage: Stage, units: Sequence[Unit], underway: Callable[[], int] | None = None) -> list[Record]:
         journal = self.store.path(f"runs/{time.time_ns()}.jsonl")
         journal.parent.mkdir(exist_ok=True)
         with open(journal, "w", encoding="utf-8") as lines:
@@ -123,7 +123,7 @@ class _Engine(Engine):
                     self._publish(unit, folder)
                     measured = asdict(Measured(0.25, 0.2, 300.0, self.made.shape.part_bytes))
                     lines.write(json.dumps({"stage": unit.stage, "source": unit.source, "units": [unit.key], **measured}) + "\n")
-        return super().run(stage, units)
+        return super().run(stage, units, underway)
 
     def _publish(self, unit: Unit, folder: Path) -> None:
         """As Store.publish does, without waiting for the disk."""
