@@ -35,6 +35,7 @@ TASK_UNITS = 32  # so many units, small units share a task
 DEATHS_PER_TASK = 4  # a task whose worker or node dies is run again this often
 OBJECT_STORE_BYTES = 100 << 20  # of an embedded Ray; the least that it accepts is 75 MiB
 LOOK_SECONDS = 5.0
+ALIVE = 0  # GcsNodeInfo.GcsNodeState of Ray's gcs.proto
 SILENT_SECONDS = 40.0  # Ray would end this process, without a word of ours, after 60
 
 Results = list[tuple[list[tuple[tuple[Artifact, ...], Mapping[str, Json]]], Measured]]
@@ -79,7 +80,12 @@ class Workers:
             where = {"address": "local", "num_cpus": cores, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
+            if "AuthToken" in f"{error} {error.__cause__}" or isinstance(error, ray.exceptions.AuthenticationError):
+                raise ConfigError(
+                    f"RAY_ADDRESS={address}: this Ray asks for a token; set RAY_AUTH_MODE=token, and have the cluster's token in "
+                    "RAY_AUTH_TOKEN or ~/.ray/auth_token, here and on every node (docs/cluster.md)"
+                ) from error
             raise ConfigError(
                 f"RAY_ADDRESS={address}: {str(error).strip().splitlines()[0]}; it must be the host:port of a running Ray, and this "
                 "machine one of its nodes (docs/cluster.md)"
@@ -89,6 +95,8 @@ class Workers:
         self._ray, self._driver, self._say, self._joined = ray, driver, say, bool(address)
         self._compute = ray.remote(num_cpus=1, max_retries=DEATHS_PER_TASK)(compute)
         self._head = ray.get_runtime_context().gcs_address
+        joined: Any = ray._private.worker.global_worker
+        self._directory = joined.gcs_client
         self._cores = cores
         self._nodes = -1
         self._answered, self._looked = time.monotonic(), float("-inf")
@@ -152,13 +160,23 @@ class Workers:
                     "run the same command again, finished work is kept"
                 )
             return
+        # ray.nodes() would end this process, with a stack trace, if another head answers.
+        try:
+            nodes = self._directory.get_all_node_info(timeout=LOOK_SECONDS)
+        except self._ray.exceptions.RayError as error:
+            if "WrongClusterID" not in str(error):
+                return
+            raise PipelineError(
+                f"{stage}: at {self._head} answers another head of Ray than the one that this run began with; run the same command "
+                "again, finished work is kept"
+            ) from error
         self._answered = now
-        cores = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
+        cores = [int(node.resources_total.get("CPU", 0)) for node in nodes.values() if node.state == ALIVE]
         self._cores = max(1, sum(cores))
-        nodes = sum(core > 0 for core in cores)
-        if self._joined and nodes != self._nodes:
-            self._nodes = nodes
-            self._say(f"Ray has {sum(cores)} cores on {nodes} nodes" + ("" if nodes else "; waiting for one to join"))
+        working = sum(core > 0 for core in cores)
+        if self._joined and working != self._nodes:
+            self._nodes = working
+            self._say(f"Ray has {sum(cores)} cores on {working} nodes" + ("" if working else "; waiting for one to join"))
 
 
 def compute(driver: Driver, function: str, batch: list[list[Unit]]) -> Results:

@@ -18,7 +18,7 @@ from ray._private import services
 find = services.get_node_to_connect_for_driver
 services.get_node_to_connect_for_driver = lambda gcs, **known: find(gcs, **{**known, "node_name": os.environ["AT"]})
 from pipeline import workers
-workers.LOOK_SECONDS, workers.SILENT_SECONDS = 1, 4
+workers.LOOK_SECONDS, workers.SILENT_SECONDS = 1, float(os.environ.get("PATIENCE", 4))
 from pipeline.cli import main
 main()
 """
@@ -33,13 +33,16 @@ class Nodes:
     def __init__(self, *names: str) -> None:
         self.cluster = Cluster()
         self.nodes: dict[str, Any] = {}
-        self.start("head", cores=0, include_dashboard=False, _system_config=QUICK)
+        self.start_head()
         for name in names:
             self.start(name)
 
     @property
     def address(self) -> str:
         return self.cluster.address
+
+    def start_head(self, port: int | None = None) -> None:
+        self.start("head", cores=0, include_dashboard=False, _system_config=QUICK, gcs_server_port=port)
 
     def start(self, name: str, cores: int = 1, environment: Mapping[str, str] | None = None, **arguments: Any) -> None:
         few = {"num_cpus": cores, "object_store_memory": 80 << 20, "env_vars": dict(environment or {})}

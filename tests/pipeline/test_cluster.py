@@ -1,7 +1,10 @@
 """Several Ray nodes on one machine: they die, join, differ from the driver; the bytes are those of a build in one process."""
 
+import hashlib
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +28,7 @@ from pipeline.workers import Driver, Workers, check, popped
 from tests.pipeline import test_kill
 from tests.pipeline.cluster import drive, running
 from tests.pipeline.test_build import contents, request_for
+from tools.s3_server import S3, serve
 
 ROOT = Path(__file__).parents[2]
 large, undisturbed = test_kill.large, test_kill.undisturbed
@@ -62,6 +66,24 @@ def test_a_node_joins_another_dies_and_the_same_driver_goes_on(
     assert contents(store) == contents(built.root)
     assert set(journaled(store)) == {str(path.parent.relative_to(store)) for path in store.glob("*/*/*/record.json")}
     assert set(journaled(store).values()) == {1}
+
+
+def test_what_dead_workers_left_is_gone_when_a_run_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orphan, remove = tmp_path / "documents" / "web" / ".tmp-dead", shutil.rmtree
+    with pytest.raises(ValueError), Store(tmp_path).lock(print):
+        orphan.mkdir(parents=True)
+        raise ValueError
+    assert orphan.exists(), "a run that fails leaves it to the next one"
+
+    def at_the_same_time(folder: Path) -> None:
+        remove(folder)
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", at_the_same_time)
+    with Store(tmp_path).lock(print):
+        assert not orphan.exists()
+        orphan.mkdir()
+    assert not orphan.exists()
 
 
 def test_a_worker_unlike_the_driver_is_named_and_told_what_to_do(tmp_path: Path) -> None:
@@ -102,7 +124,11 @@ def test_small_tasks_share_one_and_large_ones_go_first_and_alone() -> None:
     assert max(map(len, batches)) == workers.TASK_UNITS and all(sum(batch) <= workers.TASK_BYTES for batch in batches[1:])
 
 
-def mix(store: Path, large: Path, recipes: Path) -> list[object]:
+def records(s3: S3, place: str) -> int:
+    return sum(name.endswith("/record.json") for name in s3.keys(place))
+
+
+def mix(store: Path | str, large: Path | str, recipes: Path) -> list[object]:
     return ["mix", "--mix", "small", "--data", large, "--store", store, "--recipes", recipes, "--scale"]
 
 
@@ -146,6 +172,81 @@ def test_the_head_dies_and_the_same_command_goes_on_under_a_new_one(
     assert before < finished(store)
     assert contents(store) == undisturbed
     assert verify(Store(store), "small", 1, Progress()) == []
+
+
+@pytest.mark.slow
+def test_another_head_at_the_same_address_is_not_taken_for_the_one_that_died(
+    tmp_path: Path, large: Path, recipes: Path, undisturbed: dict[str, str]
+) -> None:
+    store, log = tmp_path / "store", tmp_path / "log"
+    with running("first") as nodes:
+        driver = drive(nodes, "first", *mix(store, large, recipes), log=log, PATIENCE="40")
+        wait_for(lambda: finished(store) > 10 or driver.poll() is not None)
+        port = int(nodes.address.rsplit(":", 1)[1])
+        nodes.kill("head")
+        nodes.start_head(port)
+        nodes.start("second")
+        assert driver.wait(timeout=120) == 1, log.read_text()
+        message = " ".join(log.read_text().split())
+        assert "answers another head of Ray" in message and "run the same command again, finished work is kept" in message
+        assert "Traceback" not in message and "StackTrace" not in message
+        before = finished(store)
+        assert drive(nodes, "second", *mix(store, large, recipes), log=log).wait(timeout=300) == 0, log.read_text()
+    assert before < finished(store)
+    assert contents(store) == undisturbed
+
+
+@pytest.mark.slow
+def test_nodes_that_share_nothing_but_object_storage_and_one_dies(
+    tmp_path: Path, large: Path, recipes: Path, undisturbed: dict[str, str]
+) -> None:
+    log = tmp_path / "log"
+    with serve() as s3, running() as nodes:
+        bucket = s3.bucket()
+        place = f"{bucket}/store"
+        for path in large.glob("*/*"):
+            s3.replace(f"{bucket}/raw/{path.relative_to(large)}", path.read_bytes())
+        for name in ("first", "second"):
+            nodes.start(name, environment={"TOKENMILL_CACHE": str(tmp_path / name)})
+        driver = drive(nodes, "head", *mix(place, f"{bucket}/raw", recipes), log=log, TOKENMILL_CACHE=str(tmp_path / "head"))
+        wait_for(lambda: records(s3, f"{place}/documents") or driver.poll() is not None)
+        nodes.kill("first")
+        before = records(s3, place)
+        assert driver.wait(timeout=300) == 0, log.read_text()
+        assert before < records(s3, place)
+        made = {name: hashlib.sha256(s3.content(f"{place}/{name}")).hexdigest() for name in s3.keys(place)}
+    others = ("runs/", "catalog", "models/", "downloads/", "raw/", "mixes/small.build")  # times, and where raw files lie
+    expected = {name: digest for name, digest in undisturbed.items() if not name.startswith(others)}
+    assert {name: digest for name, digest in made.items() if not name.startswith(others)} == expected
+    computed = {name: len(list((tmp_path / name).glob("*/*/*/*/*.*"))) for name in ("first", "second", "head")}
+    assert computed["first"] and computed["second"], computed
+
+
+@pytest.mark.slow
+def test_a_ray_that_asks_for_a_token_is_told_from_one_that_is_not_there(tmp_path: Path, large: Path, recipes: Path) -> None:
+    log, port = tmp_path / "log", free_port()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c0ffee"}
+    command = f"start --head --port {port} --num-cpus 1 --object-store-memory {80 << 20} --include-dashboard false --block"
+    ray = [sys.executable, "-m", "ray.scripts.scripts", *command.split()]
+    head = subprocess.Popen(ray, env=os.environ | token, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = [sys.executable, "-m", "pipeline", *map(str, mix(tmp_path / "store", large, recipes))]
+    try:
+        for given, status in (({}, 2), (token | {"RAY_AUTH_TOKEN": "another"}, 2), (token, 0)):
+            environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{port}"} | given
+            with open(log, "wb") as output:
+                assert subprocess.run(arguments, env=environment, stdout=output, stderr=output).returncode == status, log.read_text()
+            assert ("this Ray asks for a token; set RAY_AUTH_MODE=token" in log.read_text()) == (status == 2)
+            assert "Traceback" not in log.read_text()
+    finally:
+        for process in [*psutil.Process(head.pid).children(recursive=True), head]:
+            process.kill()
+        head.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 @pytest.mark.slow
