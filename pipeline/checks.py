@@ -50,6 +50,8 @@ def raw_file(store: Store, file: Artifact) -> Iterator[Problem]:
     if "://" in file.path:
         return  # it was read where it is, and not kept
     foreign = Path(file.path).is_absolute()
+    if foreign and not Path(file.path).is_file():
+        return  # gone; or what a manifest from elsewhere calls a file is a device or a pipe, which may have no end
     try:
         with open(file.path, "rb") if foreign else store.open(file.path) as stream:
             same = _digest(stream) == (file.sha256, file.bytes)

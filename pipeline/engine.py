@@ -22,8 +22,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from pipeline import disk
+from pipeline.errors import PipelineError
 from pipeline.progress import Progress
-from pipeline.store import Store
+from pipeline.store import UNIT_FILE, Store
 from pipeline.unfinished import Unfinished
 from pipeline.unit import Json, Record, Unit
 
@@ -78,13 +79,28 @@ def execute(root: str, function: str, units: Sequence[Unit]) -> tuple[list[Recor
     module, name = function.split(":")
     compute: Callable[[list[Work]], Iterable[dict[str, Json]]] = getattr(importlib.import_module(module), name)
     wall, cpu = time.perf_counter(), time.process_time()
-    with disk.explained(store.place, f"{units[0].stage} of {units[0].source}"), ExitStack() as stack:
+    with disk.explained(store.place, f"{units[0].stage} of {units[0].source}"), _blamed(store, units), ExitStack() as stack:
         work = [Work(unit, stack.enter_context(store.work_folder(unit)), store) for unit in units]
         counts = list(compute(work))
         records = [store.publish(w.unit, w.folder, c) for w, c in zip(work, counts, strict=True)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = max(count.get("bytes", units[0].input_bytes) for count in counts)
     return records, Measured(time.perf_counter() - wall, time.process_time() - cpu, peak, size)
+
+
+@contextmanager
+def _blamed(store: Store, units: Sequence[Unit]) -> Iterator[None]:
+    """A stage that fails on an input that is not what was written fails for that: raise it as PipelineError, with the remedy."""
+    try:
+        yield
+    except Exception as error:
+        from pipeline import checks  # what nobody needs until then
+
+        inputs = {file for unit in units for file in unit.inputs if UNIT_FILE.fullmatch(file.path)}
+        problems = [problem for file in inputs for problem in checks.output(store, file)]
+        if problems:
+            raise PipelineError("\n".join(sorted(map(str, problems)))) from error
+        raise
 
 
 class Engine:

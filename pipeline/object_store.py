@@ -10,7 +10,6 @@ fetched, one per file; `find_all`, one per 1000 objects of the folders concerned
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,12 +25,11 @@ from pipeline.files import sha256_of, write_atomically
 from pipeline.lease import Lease
 from pipeline.objects import Entry, Objects
 from pipeline.record_log import RecordLog
-from pipeline.store import RECORD, Store
+from pipeline.store import RECORD, UNIT_FILE, Store
 from pipeline.unit import Artifact, Json, Record, Unit
 
 SEEN = ".records"
 TAGS = ".tags"  # of copies asked for by name: the tag of the object they are copies of
-UNIT_FILE = re.compile(r"([^/]+/[^/]+/[0-9a-f]{32})/(?!record\.json$)([^/]+)")
 UPLOADS = 4  # files of one unit at a time
 
 

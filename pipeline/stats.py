@@ -8,6 +8,7 @@ from rich.table import Table
 
 from pipeline import catalog
 from pipeline.errors import ConfigError
+from pipeline.sql import quoted, quoted_list
 from pipeline.store import Store
 
 
@@ -59,15 +60,22 @@ def show_mix(store: Store, mix: str, console: Console) -> None:
 
 
 def open_catalog(store: Store) -> duckdb.DuckDBPyConnection:
-    """A read-only connection to the store's catalog; ConfigError when nothing was built yet."""
+    """A read-only connection to the store's catalog; ConfigError when nothing was built yet.
+
+    It opens files of the store and no others: views are queries, and a catalog may be another's.
+    """
     try:
         file = store.local(catalog.FILE)
     except FileNotFoundError:
         file = store.path(catalog.FILE)
     if not file.exists():
         raise ConfigError(f"{store.url(catalog.FILE)} is not there: nothing has been built there yet; run: make mix MIX=olmoe-mix")
-    connection = duckdb.connect(str(file), read_only=True)
+    # A database of its own: connections to one file share their settings, and a locked one would lock the next.
+    connection = duckdb.connect(":memory:", config={"autoload_known_extensions": "false"})
     store.mount(connection)
+    connection.execute(f"ATTACH {quoted(file)} AS catalog (READ_ONLY); USE catalog")
+    connection.execute(f"SET allowed_directories = {quoted_list([f'{store.root}/', f'{store.place}/'])}")
+    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
 
 

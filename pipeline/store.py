@@ -14,11 +14,12 @@ unfinished and is swept away when the next run takes the store's lock.
 
 import fcntl
 import os
+import re
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import duckdb
 
 RECORD = "record.json"
+UNIT_FILE = re.compile(r"([^/]+/[^/]+/[0-9a-f]{32})/(?!record\.json$)([^/]+)")  # its unit's folder, and its name in it
 ASIDE = ".tmp-"
 
 
@@ -100,12 +102,13 @@ class Store:
 
     def files(self, folder: str) -> dict[str, int]:
         """The finished files anywhere below a folder, relative to the store, with their bytes; {} when there is no such folder."""
-        found = (path for path in self.path(folder).rglob("*") if path.is_file())
-        return {
-            path.relative_to(self.root).as_posix(): path.stat().st_size
-            for path in sorted(found)
-            if not any(part.startswith(ASIDE) for part in path.relative_to(self.root).parts)
-        }
+        found = {}
+        for place, inner, names in os.walk(self.path(folder)):  # which goes on where a folder vanishes meanwhile
+            inner[:] = [name for name in inner if not name.startswith(ASIDE)]
+            for path in (Path(place, name) for name in names if not name.startswith(ASIDE)):
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.root).as_posix()] = path.stat().st_size
+        return dict(sorted(found.items()))
 
     def remove(self, place: str) -> None:
         """Remove a file, or a folder and all that is in it: its record first, so that a half-removed unit is not taken for done."""

@@ -9,12 +9,27 @@ give up what a larger one left when it was killed.
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 
+from pipeline.errors import PipelineError
 from pipeline.store import Store
 from pipeline.unit import Json, Unit, canonical
 
 SUFFIX = ".unfinished"
+
+
+def claimed(store: Store, mix: str) -> dict[str, list[str]]:
+    """What the mix's builds that have not ended rest on: folders by stage. Raises PipelineError for a list that is damaged."""
+    folders: dict[str, list[str]] = {}
+    for place in store.files("mixes"):
+        if found := re.fullmatch(rf"mixes/{re.escape(mix)}-[0-9a-f]{{8}}{re.escape(SUFFIX)}/\d+-(.+)\.json", place):
+            try:
+                folders.setdefault(found[1], []).extend(json.loads(store.read(place)))
+            except (ValueError, TypeError) as error:
+                raise PipelineError(f"{place} is damaged ({error}); run make mix again") from error
+    return folders
 
 
 class Unfinished:

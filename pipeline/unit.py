@@ -6,12 +6,14 @@ workers. Its key is therefore its address, and a unit whose folder holds a match
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 Json = Any
+SEAL = re.compile(rb'^ "seal": "([0-9a-f]{64})",?\n', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Record:
         return sorted(chosen, key=lambda artifact: artifact.path)
 
     def to_json(self) -> bytes:
-        return canonical(
+        return sealed(
             {
                 "stage": self.unit.stage,
                 "version": self.unit.version,
@@ -86,20 +88,36 @@ class Record:
                 "inputs": [asdict(artifact) for artifact in self.unit.inputs],
                 "outputs": [asdict(artifact) for artifact in self.outputs],
                 "counts": dict(self.counts),
-            },
-            indent=1,
+            }
         )
 
     @classmethod
     def from_json(cls, unit: Unit, text: bytes) -> "Record":
         """Read a record back for `unit`. Raises ValueError when it is damaged or belongs to another unit."""
-        fields = json.loads(text)
-        if not isinstance(fields, dict) or fields.get("key") != unit.key:
+        fields = unsealed(text)
+        if (fields.get("key"), fields.get("source")) != (unit.key, unit.source):
             raise ValueError("the record belongs to another unit")
+        return cls._read(unit, fields)
+
+    @classmethod
+    def with_unit(cls, text: bytes) -> "Record":
+        """Read a record back, and the unit that it describes. Raises ValueError when it is damaged."""
+        fields = unsealed(text)
+        try:
+            inputs = tuple(Artifact(**artifact) for artifact in fields["inputs"])
+            unit = Unit(fields["stage"], fields["version"], fields["source"], inputs, fields["params"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the record lacks a field: {error}") from error
+        return cls._read(unit, fields)
+
+    @classmethod
+    def _read(cls, unit: Unit, fields: dict[str, Json]) -> "Record":
         try:
             outputs = tuple(Artifact(**artifact) for artifact in fields["outputs"])
+            if strangers := [file.path for file in outputs if file.path.rpartition("/")[0] != unit.folder or "\0" in file.path]:
+                raise ValueError(f"the record names {strangers[0]!r}, which is none of the unit's files")
             return cls(unit, outputs, fields["counts"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the record lacks a field: {error}") from error
 
 
@@ -107,3 +125,27 @@ def canonical(value: Json, indent: int | None = None) -> bytes:
     """JSON with sorted keys and fixed separators: equal values give equal bytes."""
     separators = (",", ":") if indent is None else (",", ": ")
     return json.dumps(value, sort_keys=True, separators=separators, indent=indent, ensure_ascii=False).encode()
+
+
+def sealed(fields: Mapping[str, Json]) -> bytes:
+    """Canonical JSON, a field to a line, with one more field: `seal`, the sha256 of all other lines."""
+    text = canonical({**fields, "seal": "0" * 64}, indent=1)
+    (seal,) = SEAL.finditer(text)
+    return text[: seal.start(1)] + _digest_without(seal, text) + text[seal.end(1) :]
+
+
+def unsealed(text: bytes) -> dict[str, Json]:
+    """The fields that `sealed` was given. Raises ValueError when anything of the text has changed; it is not parsed then."""
+    seal = SEAL.search(text)
+    if not seal or seal[1] != _digest_without(seal, text):
+        raise ValueError("it has changed since it was written")
+    try:
+        fields = json.loads(text)
+        del fields["seal"]
+    except (RecursionError, TypeError) as error:
+        raise ValueError("it is no sealed object") from error
+    return fields
+
+
+def _digest_without(seal: re.Match[bytes], text: bytes) -> bytes:
+    return hashlib.sha256(text[: seal.start()] + text[seal.end() :]).hexdigest().encode()

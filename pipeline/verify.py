@@ -21,20 +21,27 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import Progress
 from pipeline.stages import download
 from pipeline.store import RECORD, Store
-from pipeline.unit import Artifact
+from pipeline.unfinished import claimed
+from pipeline.unit import Artifact, Json
 
 Check = tuple[int, Callable[[], Iterable[Problem]]]  # bytes to read, and what names the things that do not hold
 
 
 def verify(store: Store, mix: str, workers: int, progress: Progress) -> list[Problem]:
-    """What does not hold; empty when all is well. Raises ConfigError if the mix was never built."""
+    """What does not hold; empty when all is well. Raises ConfigError if no build of the mix was ever begun."""
     try:
-        manifest = catalog.read_manifest(store, mix)
+        unfinished = claimed(store, mix)
+        manifest = _manifest(store, mix, begun=bool(unfinished))
     except ConfigError:
         raise
     except PipelineError as error:
         return [Problem(str(error))]
     todo: list[Check] = []
+    named = {folder for source in manifest["sources"].values() for folders in source["units"].values() for folder in folders}
+    done = {file.removesuffix(f"/{RECORD}") for stage in unfinished for file in store.files(stage) if file.endswith(f"/{RECORD}")}
+    for stage, folders in unfinished.items():
+        for folder in sorted((set(folders) & done) - named):
+            todo += _of_unit(store, stage, folder)
     for name, source in manifest["sources"].items():
         for path, digest, size in source["raw"]:
             todo.append((size, partial(checks.raw_file, store, Artifact(_relative(store, path), digest, size))))
@@ -42,7 +49,8 @@ def verify(store: Store, mix: str, workers: int, progress: Progress) -> list[Pro
             for folder in folders if stage != download.STAGE.output else ():  # checked above; they may be gone
                 todo += _of_unit(store, stage, folder)
         todo.append((0, partial(checks.books, store, name, source)))
-    todo.append((0, partial(checks.mix_lock, store, mix, manifest)))
+    if manifest["sources"]:
+        todo.append((0, partial(checks.mix_lock, store, mix, manifest)))
     problems: list[Problem] = []
     with progress.stage("verify", len(todo), sum(size for size, _ in todo)) as bar, ThreadPoolExecutor(workers) as pool:
         futures = [(size, pool.submit(_made, check)) for size, check in todo]
@@ -71,6 +79,16 @@ def remove_damaged(store: Store, problems: Sequence[Problem], progress: Progress
     return removed
 
 
+def _manifest(store: Store, mix: str, begun: bool) -> dict[str, Json]:
+    """That of a mix of which a build was begun, and none has ended yet, names no sources."""
+    try:
+        return catalog.read_manifest(store, mix)
+    except ConfigError:
+        if begun:
+            return {"sources": {}}
+        raise
+
+
 def _of_unit(store: Store, stage: str, folder: str) -> list[Check]:
     damaged = Artifact(f"{folder}/{RECORD}", "", 0)
     try:
@@ -95,7 +113,9 @@ def _made(check: Callable[[], Iterable[Problem]]) -> list[Problem]:
         return list(check())
     except Damaged:
         return []
-    except (OSError, ValueError, KeyError, TypeError, IndexError, PipelineError) as error:
+    except PipelineError as error:
+        return [Problem(str(error))]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         return [Problem(f"{type(error).__name__}: {error}")]
 
 

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from pathlib import Path
@@ -114,14 +114,15 @@ def fetch_tokenizer(spec: TokenizerSpec, folder: Path) -> Path:
 
 
 def _kept(store: Store, path: str, asked: dict[str, Any]) -> Listing | None:
-    """The listing that was kept, if it answers the same question."""
+    """The listing that was kept, if it answers the same question. Others may have written it: where a file lies is not taken from it."""
     try:
         kept = json.loads(store.read(path))
-    except (FileNotFoundError, ValueError):
+        if any(kept.get(name) != value for name, value in asked.items()) or not COMMIT.fullmatch(kept["commit"]):
+            return None
+        files = [Remote(**file) for file in kept["listing"]]
+        return Listing(kept["commit"], tuple(replace(file, place=place_of(asked["repo"], kept["commit"], file.path)) for file in files))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if any(kept.get(name) != value for name, value in asked.items()):
-        return None
-    return Listing(kept["commit"], tuple(Remote(**file) for file in kept["listing"]))
 
 
 def _listed(hub: Hub, commit: str) -> Iterator[Remote]:

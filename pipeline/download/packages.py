@@ -6,27 +6,23 @@ its sha256, unpacked and deleted; nothing of it is built, imported or run. A man
 archive's contents and the sha256 of what was unpacked, so that a second run asks no server and reads no file.
 
 Cost: the archives' bytes over the network (registries.py), each one's own size on disk while it is unpacked. Links are
-left out, no member can leave the folder, and sizes are bounded. Interrupted, it goes on with the archives not done yet.
+left out, no member can leave the folder (archives.py), and sizes are bounded. Interrupted, it goes on with the archives not done yet.
 """
 
 import hashlib
 import os
 import shutil
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
-from typing import IO
+from pathlib import Path
 
+from pipeline.download import archives
 from pipeline.download.registries import PackageFile, download, locate
 from pipeline.errors import PipelineError
-from pipeline.files import BLOCK, write_atomically
+from pipeline.files import write_atomically
 from pipeline.progress import Progress
 from pipeline.readers import RawFile
 from pipeline.recipe import SamplePackage
@@ -121,13 +117,10 @@ class Archive:
             path = aside / "archive"
             download(self.file, url, path, on_bytes)
             manifest = self.manifest()
-            with _opened(self, path) as members:
-                manifest["listing"] = sorted(members)
-                missing = self._missing(manifest, samples)
-                room = ARCHIVE_BYTES
-                for name in filter(missing.__contains__, members):  # in the archive's order: tar files are read forwards
-                    manifest["members"][name] = self._unpack(name, members[name], min(room, MEMBER_BYTES), aside / "member")
-                    room -= manifest["members"][name]["bytes"]
+            try:
+                self._unpack_all(path, manifest, samples, aside / "member")
+            except archives.ArchiveError as error:
+                raise PipelineError(f"{self}: the archive cannot be unpacked ({error}); check `file` and `sha256` in the YAML") from error
             os.sync()  # the members, before the manifest that vouches for them
             write_atomically(self.manifest_path, sealed(manifest))
         finally:
@@ -163,10 +156,22 @@ class Archive:
     def _path(self, member: str) -> Path:
         return self.folder / self.file.file / member
 
-    def _unpack(self, member: str, open_member: Callable[[], IO[bytes]], limit: int, temporary: Path) -> dict:
+    def _unpack_all(self, path: Path, manifest: dict, samples: Sequence[SamplePackage], temporary: Path) -> None:
+        """What the samples ask for and is not there yet, and into the manifest what it is."""
+        manifest["listing"] = sorted({name for name, _ in archives.files(path, self.file.file)})
+        missing = self._missing(manifest, samples)
+        if two := archives.clash({*manifest["members"], *missing}):
+            raise PipelineError(f"{self}: {two[0]} and {two[1]} are one file on some disks; leave one out by `exclude`")
+        room = ARCHIVE_BYTES
+        for name, blocks in archives.files(path, self.file.file):
+            if name in missing:
+                manifest["members"][name] = self._unpack(name, blocks, min(room, MEMBER_BYTES), temporary)
+                room -= manifest["members"][name]["bytes"]
+
+    def _unpack(self, member: str, blocks: Iterable[bytes], limit: int, temporary: Path) -> dict:
         digest, size, target = hashlib.sha256(), 0, self._path(member)
-        with open_member() as source, open(temporary, "wb") as sink:
-            while block := source.read(BLOCK):
+        with open(temporary, "wb") as sink:
+            for block in blocks:
                 size += len(block)
                 if size > limit:
                     raise PipelineError(f"{self}: {member} unpacks to more than {limit} bytes; leave it out of `members`")
@@ -194,25 +199,3 @@ def _chosen(archive: Archive, listing: Sequence[str], sample: SamplePackage) -> 
     if not chosen:
         raise PipelineError(f"{archive}: `exclude` leaves nothing of `members`")
     return sorted(chosen)
-
-
-@contextmanager
-def _opened(archive: Archive, path: Path) -> Iterator[dict[str, Callable[[], IO[bytes]]]]:
-    """The archive's plain files, each with what opens it. No links, no devices, no path that leads out."""
-    try:
-        if archive.file.file.endswith((".zip", ".whl")):
-            with zipfile.ZipFile(path) as bundle:
-                # The upper half of external_attr is a Unix mode; 0o12 in its top four bits is a symbolic link.
-                entries = [e for e in bundle.infolist() if not e.is_dir() and e.external_attr >> 28 != 0o12]
-                yield {e.filename: lambda e=e: bundle.open(e) for e in entries if _stays_inside(e.filename)}  # type: ignore[misc]
-        else:
-            with tarfile.open(path) as bundle:
-                files = [member for member in bundle if member.isreg() and _stays_inside(member.name)]
-                yield {m.name: lambda m=m: bundle.extractfile(m) for m in files}  # type: ignore[misc]
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError) as error:
-        raise PipelineError(f"{archive}: the archive cannot be unpacked ({error}); check `file` and `sha256` in the YAML") from error
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name and ":" not in name

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 4
 FIRST_PAUSE_S = 1.0  # doubled after each attempt
+LARGEST = 4 << 30  # bytes of a file, far above any package
 TIMEOUT_S = (15, 60)  # to connect, between two pieces of an answer
 T = TypeVar("T")
 
@@ -96,6 +97,8 @@ def download(file: PackageFile, url: str, path: Path, on_bytes: Callable[[int], 
                     digest.update(block)
                     received += len(block)
                     on_bytes(len(block))
+                    if received > LARGEST:
+                        raise PipelineError(f"{file} does not end after {LARGEST:,} bytes; check {file.setting}")
         except requests.RequestException:
             on_bytes(-received)
             raise

@@ -108,14 +108,3 @@ def test_short_supply_is_refused_with_what_would_fit(corpus: Path, recipes: Path
     result = run(*arguments, "--tokens", "50M")
     assert result.returncode == 2 and "short by" in result.stderr and "SCALE=1" in result.stderr
     assert run(*arguments, "--tokens", "50M", "--scale").returncode == 0
-
-
-def test_a_second_run_on_one_store_waits_and_says_for_whom(corpus: Path, recipes: Path, tmp_path: Path) -> None:
-    holder = (
-        "import sys, time; from pipeline.store import Store\nwith Store(sys.argv[1]).lock(print): print('held', flush=True); time.sleep(2)"
-    )
-    with subprocess.Popen([sys.executable, "-c", holder, tmp_path / "store"], stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout and first.stdout.readline() == "held\n"
-        arguments = ("mix", "--mix", "small", "--data", corpus, "--store", tmp_path / "store", "--recipes", recipes, "--scale")
-        second = run(*arguments, "--workers", 1)
-    assert second.returncode == 0 and f"another run (process {first.pid}) is writing" in second.stderr

@@ -1,11 +1,14 @@
 """Two runs on one store: the second waits and says so; nothing is corrupted if they do not wait; a killed one is followed at once."""
 
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,3 +122,27 @@ def test_two_builds_that_do_not_wait_for_each_other_leave_what_one_leaves(
                 assert [first.returncode, second.returncode] == [0, 0], said
         assert contents(store) == alone
         assert not list(store.rglob(".tmp-*"))
+
+
+def test_a_store_is_listed_while_a_run_writes_to_it(tmp_path: Path) -> None:
+    store, over = Store(tmp_path), threading.Event()
+    store.write("tokens/web/done/rows.parquet", b"12")
+
+    def work() -> None:
+        while not over.is_set():
+            for number in range(20):
+                folder = tmp_path / "tokens" / "web" / f"{'.tmp-' * (number % 2)}{number}"
+                folder.mkdir()
+                (folder / "part").write_bytes(b"x")
+            for folder in sorted(tmp_path.glob("tokens/web/*[0-9]")):
+                shutil.rmtree(folder)
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(work)
+        try:
+            listings = [store.files("tokens") for _ in range(300)]
+        finally:
+            over.set()
+        worker.result()
+    assert all(listing["tokens/web/done/rows.parquet"] == 2 for listing in listings)
+    assert not any(".tmp-" in name for listing in listings for name in listing)

@@ -3,6 +3,7 @@
 import itertools
 import random
 import string
+import struct
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from pipeline.errors import PipelineError
 from pipeline.taggers import Batch
 from pipeline.taggers.fasttext import Classifier, Language, fasttext, language
-from pipeline.text import fasttext_model
+from pipeline.text import fasttext_file, fasttext_model
 
 ENGLISH = ["the", "house", "stands", "green", "and", "with", "Water", "over", "night's"]
 FRENCH = ["le", "maison", "été", "vert", "avec", "œuvre", "Eau", "nuit", "où"]
@@ -119,6 +120,59 @@ def test_a_file_that_is_cut_anywhere_is_refused(model: Path, tmp_path: Path) -> 
         (tmp_path / "cut.bin").write_bytes(whole[:size])
         with pytest.raises(PipelineError, match=r"cut\.bin is no supervised fastText model, or damaged: "):
             fasttext_model.fasttext_file.read(tmp_path / "cut.bin")
+
+
+# Where a number of the header lies, what is put there, and what is said of it.
+LIES = {
+    "n-grams beyond the rows": (40, "<i", 1000, "rows for"),
+    "more n-grams than memory": (40, "<i", 2**31 - 1, "buckets"),
+    "no buckets": (40, "<i", 0, "rows for"),
+    "n-grams of a million words": (28, "<i", 10**6, "n-grams of"),
+    "n-grams of a million characters": (48, "<i", 10**6, "n-grams of"),
+    "another loss": (32, "<i", 9, "loss 9"),
+    "more entries than bytes": (64, "<i", 2**31 - 1, "entries"),
+    "fewer entries than none": (64, "<i", -1, "entries"),
+    "more words than entries": (68, "<i", 10**6, "entries"),
+    "words that are labels": (68, "<i", 0, "labels"),
+    "labels that are words": (68, "<i", 48, ""),
+    "pruned to more than there is": (84, "<q", 10**6, "should end"),
+    "pruned to more than there can be": (84, "<q", 2**62, "should end"),
+}
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("lies"), list(WORDS), **SHAPES["everything"])
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_numbers_that_lead_out_of_a_model_are_refused(everything: Path, tmp_path: Path, lie: str) -> None:
+    """The kernels go by them without looking."""
+    at, kind, value, said = LIES[lie]
+    content = bytearray(everything.read_bytes())
+    struct.pack_into(kind, content, at, value)
+    (tmp_path / "model.bin").write_bytes(content)
+    with pytest.raises(PipelineError, match=said):
+        fasttext_file.read(tmp_path / "model.bin")
+
+
+def test_a_model_with_any_other_number_changed_still_answers_or_is_refused(everything: Path, tmp_path: Path) -> None:
+    content, rng, refused = everything.read_bytes(), random.Random(1), 0
+    data = np.frombuffer("the house été 42 x_y".encode(), np.uint8)
+    for number in range(120):
+        changed = bytearray(content)
+        at = rng.choice([rng.randrange(8, 92), rng.randrange(92, len(content))])
+        changed[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, changed[at] ^ 1 << rng.randrange(8)])
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(changed)
+        try:
+            asked = fasttext_model.FastText(fasttext_file.read(path))
+        except PipelineError:
+            refused += 1
+        else:
+            assert asked.probabilities(data, np.array([0, 9, len(data)])).shape == (2, len(asked.labels))
+        path.unlink()
+    assert 10 < refused < 110
 
 
 def test_word_vectors_and_other_files_are_no_classifier(tmp_path: Path) -> None:

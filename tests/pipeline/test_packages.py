@@ -5,7 +5,6 @@ Both registries are played by one server on the loopback interface.
 
 import hashlib
 import io
-import os
 import stat
 import tarfile
 import threading
@@ -13,11 +12,9 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline.download import packages, registries
 from pipeline.errors import PipelineError
@@ -251,13 +248,6 @@ def test_no_member_leaves_the_folder(registry: Registry, tmp_path: Path) -> None
     files = fetch(demo(registry, sdist(evil, top="", extra=with_links), members=["*docs/*.txt"]), folder)
     assert [file.name for file in files] == ["demo-text-1.0/docs/a.txt"]
     assert {path.split("/")[:2][-1] for path in unpacked(tmp_path)} == {"store"}
-
-
-@given(st.text(alphabet="ab./\\:", max_size=12))
-def test_accepted_names_stay_below_any_folder(name: str) -> None:
-    if packages._stays_inside(name):
-        assert os.path.normpath(f"/store/{name}").startswith("/store")
-        assert (PurePosixPath("/store") / name).is_relative_to("/store")
 
 
 def test_unpacked_sizes_are_bounded(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from pipeline import objects
 from pipeline.errors import PipelineError
 from pipeline.reader import MixReader
 from pipeline.store import Store
-from tools.s3_server import S3
 from tests.pipeline.test_reader import LENGTH, write_mix
+from tools.s3_server import S3
 
 RANGES = r"train.*\.bin"
 

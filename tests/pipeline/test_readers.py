@@ -278,6 +278,13 @@ def test_a_line_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.
         lines_of(tmp_path, bomb, "a.jsonl.zst")
 
 
+def test_a_line_of_more_values_than_memory_should_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl_reader, "VALUES_LIMIT", 1000)
+    rows = [b'{"a": [%s0]}' % (b"{}," * 600), b'{"a": [%s0]}' % (b"{}," * 400), b'{"text": "%s"}' % (b"x" * 5000)]
+    found = lines_of(tmp_path, b"\n".join(rows), "a.jsonl")
+    assert [(one.row, getattr(one, "reason", "")) for one in found] == [(0, "too_many_values"), (1, ""), (2, "")]
+
+
 # Parquet
 
 

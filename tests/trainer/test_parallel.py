@@ -93,7 +93,7 @@ def test_two_processes_train_as_one(on_two: Run, whole: Run) -> None:
 def test_two_processes_leave_one_checkpoint(on_two: Run, whole: Run) -> None:
     assert (latest(on_two), kept(on_two)) == (latest(whole), kept(whole))
     record = read_record(find(on_two))
-    assert record.world == 2 and {"__0_0.distcp", "__1_0.distcp", ".metadata"} == record.files.keys()
+    assert record.world == 2 and {"__0_0.distcp", "__1_0.distcp", ".metadata", "tensors.json"} == record.files.keys()
     mine, theirs = tensors(find(on_two)), tensors(find(whole))
     assert mine.keys() - theirs.keys() == {"random.1.cpu"} and theirs.keys() <= mine.keys()
 

@@ -11,11 +11,11 @@ from pipeline import objects
 from pipeline.errors import ConfigError
 from pipeline.reader import MixReader
 from pipeline.store import Store
-from tools.s3_server import S3
 from tests.pipeline.test_reader_remote import upload
 from tests.trainer import tiny
 from tests.trainer.test_training_cli import called
 from tests.trainer.tiny import assert_same, losses, pretrain, pretrain_at
+from tools.s3_server import S3
 from trainer.data import MicroBatches, loader, source_names
 from trainer.run import Run
 from trainer.trace import trace
