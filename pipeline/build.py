@@ -36,7 +36,7 @@ from pipeline.tokenizer import dtype_for, engine_name
 from pipeline.tokenizer import kept as kept_tokenizer
 from pipeline.tokenizer import load as tokenizer_bytes
 from pipeline.unfinished import Unfinished
-from pipeline.unit import Artifact, Json, Record, Unit, canonical
+from pipeline.unit import Artifact, Json, Record, Unit, sealed
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def build(request: Request, progress: Progress) -> Lock:
         )
         store.write(f"mixes/{mix.name}.lock.json", lock.to_json())
         manifest = _manifest(mix, built, request, catalog.next_order(store, mix.name))
-        store.write(f"mixes/{mix.name}.build.json", canonical(manifest, indent=1))
+        store.write(f"mixes/{mix.name}.build.json", sealed(manifest))
         claims.end()
         catalog.write(store, mix.name, engine.computed)
     _announce(lock, mix, built, request, progress)

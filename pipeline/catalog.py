@@ -46,7 +46,7 @@ from pipeline.sql import create_table, quoted, quoted_list
 from pipeline.stages import decide, dedupe, download, edit, filter, gather, holdout, near, paragraphs, prepare, read, tag, tokenize
 from pipeline.store import Store
 from pipeline.training_tables import TABLES, pattern, write_columns
-from pipeline.unit import Json
+from pipeline.unit import Json, unsealed
 
 FILE = "catalog.duckdb"
 STAGES = [
@@ -100,8 +100,9 @@ def _manifests(store: Store, besides: str = "") -> Iterator[dict[str, Json]]:
 
 def _json(store: Store, path: str) -> dict[str, Json]:
     try:
-        return orjson.loads(store.read(path))
-    except orjson.JSONDecodeError as error:
+        content = store.read(path)
+        return unsealed(content) if path.endswith(".build.json") else orjson.loads(content)
+    except ValueError as error:
         mix = path.removeprefix("mixes/").split(".")[0]
         raise PipelineError(f"{path} under {store.place} is damaged ({error}); run make mix MIX={mix} again") from error
 

@@ -26,7 +26,7 @@ from pipeline.recipe import MIXES
 from pipeline.store import Store
 from pipeline.terminal import titled
 from pipeline.unfinished import SUFFIX
-from pipeline.unit import Json
+from pipeline.unit import Json, unsealed
 
 STAGES = tuple(dict.fromkeys(stage.output for stage in catalog.STAGES))
 
@@ -156,7 +156,8 @@ def _read_lock(lock: Json, needs: _Needs) -> None:
 
 def _json(store: Store, place: str) -> Json:
     try:
-        return json.loads(store.read(place))
+        content = store.read(place)
+        return unsealed(content) if place.endswith(".build.json") else json.loads(content)
     except ValueError as error:
         raise PipelineError(
             f"{place} under {store.place} cannot be read ({error}), so what it needs is not known, and nothing is removed; "

@@ -35,11 +35,11 @@ def _matching(pattern: str, what: str) -> AfterValidator:
 
 
 Text = Annotated[str, _matching(r"(?s).*\S.*", "text that says something")]
-Name = Annotated[str, _matching(r"[a-z0-9][a-z0-9._-]*", "a name of lower-case letters, digits, '.', '_' and '-'")]
+Name = Annotated[str, _matching(r"[a-z0-9][a-z0-9._-]{0,99}", "a name of at most 100 lower-case letters, digits, '.', '_' and '-'")]
 ColumnName = Annotated[str, _matching(r"[a-z][a-z0-9_]*", "a name of lower-case letters, digits and '_'")]
 Sha256 = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 of 64 lower-case hex digits")]
 Repository = Annotated[str, _matching(r"[\w.-]+/[\w.-]+", "a hub repository such as allenai/OLMoE-mix-0924")]
-FileName = Annotated[str, _matching(r"[^/\\]+", "a file name without folders")]
+FileName = Annotated[str, _matching(r"[\w@][\w@. +~=-]*", "a file name: letters, digits and @._+~=- without folders")]
 
 
 class Hub(Model):

@@ -134,7 +134,7 @@ def show(outcomes: list[Outcome], folder: Path) -> None:
     for outcome in outcomes:
         for name, fault in outcome.faults.items():
             console.print(
-                f"{folder / outcome.target / 'faults' / name}: {fault.kind}: {fault.place}: {fault.message.strip().splitlines()[-1]}",
+                f"{folder / outcome.target / 'faults' / name}: {fault.kind}: {fault.place}: {fault.message.strip().splitlines()[-1][:300]}",
                 markup=False,
                 style="red",
             )

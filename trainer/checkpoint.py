@@ -1,13 +1,14 @@
 """Checkpoints that are whole or not there: sharded, written while training goes on, loaded at any number of ranks.
 
-    <run>/checkpoints/step-<n>/     every rank's part, as torch.distributed.checkpoint writes it, and checkpoint.json
+    <run>/checkpoints/step-<n>/     every rank's part, as torch.distributed.checkpoint writes it, tensors.json and checkpoint.json
     <run>/checkpoints/latest        the name of the last whole one
 
 In: model, optimizer, and what else a run must remember (`Progress`). A folder is written under a name that begins with `.tmp-`,
 fsynced, given its checkpoint.json (progress, identity of the data, configuration, code version, sha256 of every file) and
 renamed; only then does `latest` name it, and only after that are older ones removed. Cost: training pauses for one copy
 of weights and AdamW's state in host memory (12 bytes per parameter over the number of ranks); writing goes on in a thread.
-Several nodes need a folder that all of them see. Not: no partial loading but of the weights alone (`load_weights`).
+Several nodes need a folder that all of them see. What is loaded is tensors, never code (tensor_index.py).
+Not: no partial loading but of the weights alone (`load_weights`).
 """
 
 import json
@@ -26,7 +27,6 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
@@ -37,6 +37,7 @@ from pipeline.unit import canonical
 from trainer.metrics import CheckpointRow
 from trainer.model import Transformer
 from trainer.run import Identity, Run, write_json
+from trainer.tensor_index import Reader, Writer
 
 RECORD = "checkpoint.json"
 PREFIX = "step-"
@@ -98,9 +99,8 @@ class Checkpoints:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
         dist.barrier(self._group)
-        states = _state(model, optimizer) | {"random": {str(dist.get_rank()): random_state()}}
-        writer = FileSystemWriter(path, single_file_per_rank=True, sync_files=True)
-        writing = dcp.async_save(states, storage_writer=writer, process_group=self._group)
+        states = _state(model, optimizer)[0] | {"random": {str(dist.get_rank()): random_state()}}
+        writing = dcp.async_save(states, storage_writer=Writer(path), process_group=self._group)
         assert isinstance(writing, Future)
         self._pending = self._thread.submit(self._seal, writing, progress), progress, began, time.monotonic() - began
 
@@ -135,7 +135,7 @@ class Checkpoints:
             return 0
         aside, path = self._aside(progress), self._path(progress)
         files = sorted(file for file in aside.iterdir() if file.is_file())
-        parts = {part.relative_path for part in FileSystemReader(aside).read_metadata().storage_data.values()}
+        parts = {part.relative_path for part in Reader(aside).read_metadata().storage_data.values()}
         if unseen := parts - {file.name for file in files}:
             raise OSError(f"{', '.join(sorted(unseen))} of other ranks cannot be seen from here; is STORE one folder for all nodes?")
         with ThreadPoolExecutor(HASHERS) as pool:
@@ -239,17 +239,18 @@ def read_record(path: Path) -> Record:
 
 def load(path: Path, model: Transformer, optimizer: Optimizer) -> None:
     """Fill model and optimizer, at any number of ranks. Names or shapes that differ raise PipelineError. Check `read_record` first."""
-    states = _state(model, optimizer)
-    own = {name: value for name, value in states["optimizer"].items() if name.startswith("param_groups.")}
+    states, settings = _state(model, optimizer)
     _load(path, states)
-    # Rates, decay and betas are those of the configuration, not those of the checkpoint.
-    set_state_dict(model, optimizer, model_state_dict=states["model"], optim_state_dict=states["optimizer"] | own, options=FLAT)
+    set_state_dict(model, optimizer, model_state_dict=states["model"], optim_state_dict=states["optimizer"] | settings, options=FLAT)
 
 
 def load_random_state(path: Path) -> None:
     """This rank's random state, if a rank of that number saved one. Every rank must call it."""
     rank = str(dist.get_rank())
-    saved = FileSystemReader(path).read_metadata().state_dict_metadata
+    try:
+        saved = Reader(path).read_metadata().state_dict_metadata
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
     mine = {device: state for device, state in random_state().items() if f"random.{rank}.{device}" in saved}
     _load(path, {"random": {rank: mine}} if mine else {})
     _set_random_state(mine)
@@ -275,15 +276,17 @@ def _set_random_state(state: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _state(model: Transformer, optimizer: Optimizer) -> dict[str, Any]:
+def _state(model: Transformer, optimizer: Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a checkpoint holds, tensors; and the optimizer's settings (rates, decay, betas), which are the configuration's, not its."""
     weights, moments = get_state_dict(model, optimizer, options=FLAT)
-    return {"model": weights, "optimizer": moments}
+    settings = {name: moments.pop(name) for name in list(moments) if name.startswith("param_groups.")}
+    return {"model": weights, "optimizer": moments}, settings
 
 
 def _load(path: Path, states: dict[str, Any]) -> None:
     """Collective: a rank that wants nothing gives no states."""
     try:
-        dcp.load(states, storage_reader=FileSystemReader(path))
+        dcp.load(states, storage_reader=Reader(path))
     except (Exception, CheckpointException) as error:
         raise PipelineError(f"{shown(path)} does not fit this model, or cannot be read: {_cause(error)}") from error
 

@@ -225,11 +225,9 @@ def check_folder(folder: Path, config: ModelConfig | None = None) -> dict[str, P
     → the file of each name. Raises PipelineError.
     """
     config = config or _read_config(folder, None)
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
     files: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in names:
+    for name in _weight_files(folder):
         try:
             with safe_open(folder / name, framework="pt") as weights:
                 for key in weights.keys():  # noqa: SIM118
@@ -238,6 +236,21 @@ def check_folder(folder: Path, config: ModelConfig | None = None) -> dict[str, P
             raise PipelineError(f"{shown(folder / name)} cannot be read as safetensors: {error}") from error
     check_layout(shapes, config, shown(folder))
     return files
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The names of a folder's safetensors. Raises PipelineError if its index names what cannot lie in it."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return ["model.safetensors"]
+    try:
+        names = set(_read_json(index)["weight_map"].values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PipelineError(f"{shown(index)} does not say which file holds which weight") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise PipelineError(f"{shown(index)} names {str(name)[:80]!r}, which is no file of this folder")
+    return sorted(names)
 
 
 def _shapes(config: ModelConfig) -> dict[str, torch.Size]:

@@ -5,8 +5,9 @@ Goes in: one article a file (`<article>` of JATS or of the older NLM DTD). Comes
 paragraphs, parted by blank lines; references in the text stay as they are printed ("[12]"), while tables, figures, displayed
 formulas, notes and the list of references are left out. An article without a body has title and abstract alone.
 
-Failures: `broken_xml`, `not_an_article`. DTDs and entities beyond XML's own are neither fetched nor expanded.
-Cost: about 15 MB of XML a second; memory of a few times the article.
+Failures: `broken_xml`, `not_an_article`. DTDs and entities beyond XML's own are neither fetched nor expanded, and libxml2's limits on
+depth and size stay on. Cost: about 15 MB of XML a second; memory of a few times the article, thirty times for one of nothing but
+tags. A file beyond `ARTICLE_BYTES` raises `PipelineError`.
 """
 
 from __future__ import annotations
@@ -16,19 +17,25 @@ from pathlib import Path
 
 from lxml import etree
 
+from pipeline.errors import PipelineError
 from pipeline.readers import Failure, RawFile, Record
 
 # What is no running text. Their tails are, and stay.
 ASIDE = ("table-wrap", "fig", "fig-group", "disp-formula", "disp-formula-group", "fn", "fn-group", "ref-list", "supplementary-material",
          "graphic", "inline-graphic", "media", "boxed-text", "object-id")  # fmt: skip
+ARTICLE_BYTES = 32 << 20
 LICENSE_LINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def read(file: RawFile) -> Iterator[Record | Failure]:
     """Yield the article's one record, row 0."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True)
+    if file.bytes > ARTICLE_BYTES:
+        raise PipelineError(f"{file.name}: {file.bytes} bytes is no article (at most {ARTICLE_BYTES}); leave the file out")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
+    )
     try:
-        root = etree.fromstring(Path(file.path).read_bytes(), parser)  # parse() raises OSError for an unknown encoding
+        root = etree.fromstring(Path(file.path).read_bytes(), parser)  # parse() would unpack gzip
     except etree.XMLSyntaxError as error:
         yield Failure(0, "broken_xml", str(error))
         return

@@ -4,9 +4,10 @@ Lines end at `\\n` alone: real texts hold U+2028 and other characters that `str.
 lines. A last line without `\\n` counts, a `\\r` before it is JSON's own white space, and blank lines are
 skipped while they keep their row number, so that `row + 1` is the line that an editor shows.
 
-Failures: `invalid_utf8`, `broken_json` (NaN and lone surrogates are none of JSON), `not_an_object`.
-Cost: one pass; memory is one block of 4 MiB and its objects, or a few copies of a longer line. A line beyond
-1 GiB raises `PipelineError`: no document is that long, such a file is not in JSON lines.
+Failures: `invalid_utf8`, `broken_json` (NaN and lone surrogates are none of JSON), `not_an_object`, and
+`too_many_values`: more than 8 million of `{`, `[` and `,` in one line, which as objects would take 35 times its bytes.
+Cost: one pass; memory is one block of 4 MiB and its objects, or a few copies of a longer line: at worst 2.7 GB. A line
+beyond 256 MiB raises `PipelineError`: no document is that long, such a file is not in JSON lines.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pipeline.errors import PipelineError
 from pipeline.readers import Failure, RawFile, Record
 from pipeline.readers.streams import BLOCK_BYTES, open_stream
 
-LINE_LIMIT = 1 << 30
+LINE_LIMIT = 256 << 20
+VALUES_LIMIT = 8 << 20
 KINDS = {
     list: "an array",
     str: "a string",
@@ -35,17 +37,22 @@ def read(file: RawFile) -> Iterator[Record | Failure]:
     row = 0
     for lines in _blocks_of_lines(file):
         for line in lines:
-            try:
-                value = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                if line.strip():
-                    yield _failure(row, line, error)
-            else:
-                if type(value) is dict:
-                    yield Record(row, value)
-                else:
-                    yield Failure(row, "not_an_object", f"the line is {KINDS[type(value)]}, not an object")
+            if len(line) > VALUES_LIMIT and (values := sum(map(line.count, (b"{", b"[", b",")))) > VALUES_LIMIT:
+                yield Failure(row, "too_many_values", f"the line has {values:,} of {{, [ and comma, more than {VALUES_LIMIT:,}")
+            elif found := _record(row, line):
+                yield found
             row += 1
+
+
+def _record(row: int, line: bytes) -> Record | Failure | None:
+    """None for a blank line."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return _failure(row, line, error) if line.strip() else None
+    if type(value) is dict:
+        return Record(row, value)
+    return Failure(row, "not_an_object", f"the line is {KINDS[type(value)]}, not an object")
 
 
 def _blocks_of_lines(file: RawFile) -> Iterator[list[bytes]]:

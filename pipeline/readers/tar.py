@@ -21,6 +21,7 @@ HEADER_BYTES = 1 << 20  # of the names and fields that stand before a member
 ZEROS = bytes(BLOCK)
 YEAR_10000 = 253_402_300_800  # seconds since 1970
 FILES, LONG_NAME, LONG_LINK, FIELDS, COMMON_FIELDS, SPARSE = b"0\0" + b"7", b"L", b"K", b"x", b"g", b"S"
+KNOWN = ("path", "size", "mtime")
 WITHOUT_CONTENT = b"123456"  # links, devices and folders, whatever size they state
 FIELD = re.compile(rb"(\d{1,7}) ([^=]+)=")
 
@@ -191,7 +192,8 @@ def _fields(found: bytes) -> dict[str, str]:
         end = place + int(head[1]) if head else 0
         if head is None or not head.end() < end <= len(found):
             raise DamagedError(f"a member's extended header has {found[place : place + 40]!r}")
-        fields[_text(head[2])] = _text(found[head.end() : end - 1])
+        if (key := _text(head[2])) in KNOWN:  # the common ones are kept to the end, and may be many
+            fields[key] = _text(found[head.end() : end - 1])
         place = end
     return fields
 

@@ -12,8 +12,8 @@ Failures: `broken_wikitext` (the parser gives up), `incomplete_page` (no id, or 
 Cost: one pass, one page in memory at a time; 3 MB of wikitext per CPU-second, nearly all of it in `wikitext`.
 
 Safety: entities are not expanded, nothing is fetched, libxml2's limits on depth and size stay on, and a file
-with a DOCTYPE (no dump has one, entity bombs need one) is refused. A damaged or cut-off dump raises
-`PipelineError`.
+with a DOCTYPE (no dump has one, entity bombs need one) is refused, as is one with more than `PAGE_BYTES` between the ends
+of two pages: all of that is one tree. A damaged or cut-off dump raises `PipelineError`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pipeline.readers.streams import Stream, open_stream
 from pipeline.readers.wikitext import plain_text
 
 CHUNK_BYTES = 64 << 10
+PAGE_BYTES = 16 << 20  # MediaWiki takes 2 MB of text; nothing but tags is 30 times as large in memory
 REDIRECT = re.compile(r"\s*#redirect\b", re.IGNORECASE)
 FILES, CATEGORIES = "6", "14"  # keys of namespaces, the same in every wiki
 
@@ -64,11 +65,13 @@ def _elements(file: RawFile) -> Iterator[etree._Element]:
             load_dtd=False,
             huge_tree=False,
         )
-        root = None
+        root, begun = None, 0  # begun: bytes since a page ended
         try:
             while chunk := stream.read(CHUNK_BYTES):
                 parser.feed(chunk)
+                begun += len(chunk)
                 for _, element in parser.read_events():
+                    begun = 0
                     if root is None:
                         root = element.getroottree().getroot()
                         _check_root(file, root)
@@ -76,6 +79,11 @@ def _elements(file: RawFile) -> Iterator[etree._Element]:
                     element.clear()
                     while (before := element.getprevious()) is not None:
                         element.getparent().remove(before)
+                if begun > PAGE_BYTES:
+                    raise PipelineError(
+                        f"{file.name}: no page ends within {PAGE_BYTES:,} bytes, at byte {stream.position:,}; this is no dump of articles: "
+                        "name its `reader:` in the source, or leave it out"
+                    )
             parser.close()
         except etree.XMLSyntaxError as error:
             raise _damaged(file, stream, error) from error

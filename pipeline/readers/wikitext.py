@@ -38,10 +38,12 @@ CLOSING = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE) for name in DROPPED
 MARK, HEADING = "\x02", "\x03"
 WORDS = re.compile(r"\w")  # a mark has digits, so a line of nothing but code or a formula counts
 # The parser looks for the end of everything that it sees begin, to the page's end if there is none: quadratic in what never ends.
-TANGLE = 300_000_000  # unended beginnings × characters: at most a minute of CPU time, and far more than any article has
+# 100 ns per unended beginning and character: 3 s for 64 KB, then in proportion, and half a minute for the longest.
+UNENDED, SHORT, TANGLE = 460, 64 << 10, 300_000_000
 NESTING = 100  # of the innermost, among which an end finds its beginning
 ENDS = {"]]": "[[", "}}": "{{", "|}": "{|", "]": "["}
 BRACKET = re.compile(r"\[\[(?!\[)|\]\]|\{\{(?!\{)|\}\}|\{\||\|\}|\[(?!\[)|\]|<(/?)([a-zA-Z]+)")
+WHOLE = re.compile(r"<(?:br|hr|wbr|li|dt|dd|td|th|tr) ?/?>", re.IGNORECASE)  # what HTML does not end
 MARKED = re.compile(f"{MARK}(\\d+){MARK}")
 
 INNERMOST_TEMPLATE = re.compile(r"\{\{\{[^{}]*\}\}\}|\{\{[^{}]*\}\}")
@@ -70,7 +72,8 @@ def plain_text(wikitext: str, unshown: Iterable[str] = ("file", "image", "catego
     """
     text, verbatim = _take_out(wikitext)
     text = _without_tables(_without_templates(text))
-    if (text.count("<") + text.count("[") + text.count("{")) * len(text) > TANGLE and (count := _unended(text)) * len(text) > TANGLE:
+    most = min(TANGLE, UNENDED * max(SHORT, len(text)))
+    if (text.count("<") + text.count("[") + text.count("{")) * len(text) > most and (count := _unended(text)) * len(text) > most:
         raise ParserError(f"{count:,} links, templates or tags that never end, in {len(text):,} characters")
     # Quotes are cut from the shown text below: as tags they cost the parser a third of its time.
     code = mwparserfromhell.parse(text, skip_style_tags=True)
@@ -87,6 +90,8 @@ def _unended(text: str) -> int:
     for found in BRACKET.finditer(text):
         closes, name = found[1], found[2]
         opener = f"<{name.lower()}" if name else ENDS.get(found[0])
+        if WHOLE.match(text, found.start()):
+            continue
         if (name and not closes) or opener is None:
             begun.append(opener or found[0])
         elif opener in begun[-NESTING:]:

@@ -131,10 +131,11 @@ def code(batch: Batch) -> dict[str, pa.Array | npt.NDArray]:
     }
 
 
-@tagger(columns={"code_visible_text": pa.int64()}, reads=("text", "metadata", "file"))
+@tagger(columns={"code_visible_text": pa.int64()}, reads=("text", "metadata", "file"), version=2)
 def code_html(batch: Batch) -> dict[str, npt.NDArray]:
     """code_visible_text: of an HTML file (`code_language`) the characters that a browser would show, without scripts and
-    styles, as filter_html counts them (html_text.py); 0 for other files, an empty one, and one that the parser rejects.
+    styles, as filter_html counts them (html_text.py); 0 for other files, an empty one, and one that the parser rejects
+    or would not come to an end with.
     """
     from pipeline.text.html_text import visible_characters
 

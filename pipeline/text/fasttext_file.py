@@ -6,6 +6,9 @@ Out:  its dictionary, its matrices, its labels. A matrix that is not quantized i
 Cost: 1 µs per word of the dictionary.
 Not:  models without labels; the settings that only training needs.
 
+A model may be anyone's, and kernels find rows by its numbers without looking: whatever they go by is checked here, and nothing
+is larger in memory than 150 times the file, or 300 MB.
+
 The layout and the decoding are those of fastText 0.9 (args.cc, dictionary.cc, densematrix.cc, quantmatrix.cc, productquantizer.cc).
 """
 
@@ -24,6 +27,8 @@ from pipeline.text import interning
 LABEL = "__label__"
 HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL = 1, 2, 3, 4
 _MAGIC, _SUPERVISED = 793712314, 3
+_MOST_NGRAM, _MOST_BUCKETS, _MOST_STEP = 100, 1 << 26, 32  # far more than any published model has: 6, 2 million, 2
+_MOST_SEEN = 10**15  # of all labels: what fastText puts for a node that is not built yet
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ def read(path: Path) -> ModelFile:
     try:
         with open(path, "rb") as stream:
             data = np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ), dtype=np.uint8)
-        return _parsed(_Reader(data))
+        found = _parsed(_Reader(data))
+        _check(found)
+        return found
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise PipelineError(f"{path} is no supervised fastText model, or damaged: {error}; train or download it again") from error
 
@@ -85,6 +92,8 @@ def _parsed(file: _Reader) -> ModelFile:
     if model != _SUPERVISED:
         raise ValueError("it has word vectors and no labels")
     entries, words, _, _, pruned = file.values("iiiqq")
+    if not 0 <= words <= entries <= len(file.data) // 10 or not 0 <= buckets <= _MOST_BUCKETS:  # an entry has 10 bytes or more
+        raise ValueError(f"{words} words of {entries} entries, {buckets} buckets")
     bounds, counts, file.at = _dictionary(file.data, file.at, entries)
     if file.at < 0:
         raise ValueError(f"the file ends inside a dictionary of {entries} words")
@@ -94,6 +103,8 @@ def _parsed(file: _Reader) -> ModelFile:
     kept = np.full(buckets if pruned >= 0 else 0, -1, dtype=np.int32)
     if pruned > 0:
         pairs = file.array(np.int32, pruned, 2)
+        if pairs.min() < 0 or pairs[:, 0].max() >= buckets or pairs[:, 1].max() >= pruned:
+            raise ValueError("n-grams without a bucket or a row")
         kept[pairs[:, 0]] = pairs[:, 1]
     (quantized,) = file.values("?")
     rows, lengths = _quantized(file) if quantized else (_dense(file), None)
@@ -102,6 +113,8 @@ def _parsed(file: _Reader) -> ModelFile:
     rows.flags.writeable = False  # as a view of the file is: one type for the kernels
     (output_quantized,) = file.values("?")
     output, scales = _quantized(file) if quantized and output_quantized else (_dense(file), None)
+    if not rows.size or not output.size:  # of no columns there may be any number of rows
+        raise ValueError(f"matrices of {rows.shape} and {output.shape}")
     if version == 11:  # loadModel of fasttext.cc: such models had no character n-grams
         longest = 0
     scales = np.ones(len(output), np.float32) if scales is None else scales[:, 0]
@@ -109,6 +122,22 @@ def _parsed(file: _Reader) -> ModelFile:
         table, tuple(labels), tuple(counts[words:].tolist()), rows, kept, np.array(output), np.ascontiguousarray(scales),
         shortest, longest, buckets, word_ngrams, loss,
     )  # fmt: skip
+
+
+def _check(model: ModelFile) -> None:
+    """Raises ValueError unless every row that a kernel may ask for is there."""
+    ngrams = model.longest > 0 or model.word_ngrams > 1
+    most = model.kept.max(initial=-1) + 1 if len(model.kept) else model.buckets
+    if ngrams and not (model.buckets > 0 and int(model.words.count[0]) + most <= len(model.rows)):
+        raise ValueError(f"{len(model.rows)} rows for {model.words.count[0]} words and {most} n-grams")
+    if int(model.words.count[0]) > len(model.rows):
+        raise ValueError(f"{len(model.rows)} rows for {model.words.count[0]} words")
+    if not (0 < len(model.labels) == len(model.output) and 0 < model.rows.shape[1] == model.output.shape[1]):
+        raise ValueError(f"{len(model.labels)} labels, rows {model.rows.shape}, output {model.output.shape}")
+    if model.longest > _MOST_NGRAM or not 0 < model.word_ngrams <= _MOST_NGRAM:
+        raise ValueError(f"n-grams of {model.longest} characters, {model.word_ngrams} words")
+    if model.loss not in (HIERARCHICAL, NEGATIVE, SOFTMAX, ONE_VS_ALL) or min(model.counts) < 0 or sum(model.counts) >= _MOST_SEEN:
+        raise ValueError(f"loss {model.loss}, labels seen {model.counts[:5]} times")
 
 
 def _dense(file: _Reader) -> npt.NDArray[np.float32]:
@@ -125,6 +154,8 @@ def _quantized(file: _Reader) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.f
 def _decoded(file: _Reader, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Each code is one of 256 centroids of its part; the last part may be narrower than the others."""
     width, parts, step, last = file.values("4i")
+    if parts != codes.shape[1] or not 0 < last <= step <= _MOST_STEP or width != step * (parts - 1) + last:
+        raise ValueError(f"rows of {width} in {parts} parts of {step}, the last of {last}")
     centroids = file.array(np.float32, width * 256)
     rows = np.empty((len(codes), width), dtype=np.float32)
     for part in range(parts):

@@ -2,11 +2,13 @@
 
 In:   the bytes of many HTML texts in one flat array with their offsets, as Arrow holds a string column.
 Out:  the visible characters of each.
-Cost: one pass, some hundred MB per second; a stack of open tags and a table of 2,125 entities. Imports numba.
+Cost: one pass, some hundred MB per second; a stack of open tags and a table of 2,125 entities. Imports numba. Marks that never end
+      are looked through to the text's end, as the parser does, until that comes to WORK bytes.
 Not:  no tree, no text. The rules are those of html.parser in Python 3.11.7 (the security releases of 2025 are nearer to HTML5
       in odd comments, declarations and tags) as Beautiful Soup 4 uses it, with its leniency: what a tag is, which tags are
       void, that white space alone between two tags is one character unless it is in <pre> or <textarea>, that unknown
-      entities stand for themselves, that a document with an unknown marked section (`<![what[`) is rejected as a whole.
+      entities stand for themselves, that a document with an unknown marked section (`<![what[`) is rejected as a whole, and
+      here one beyond WORK too, which the parser would spend hours on.
       Scripts, styles, templates, ruby annotations, comments and declarations are not shown; CDATA sections are.
 """
 
@@ -43,13 +45,14 @@ RAW = ("script", "style")  # no tags inside, up to their own end tag
 HIDDEN = ("rp", "rt", "template", *RAW)  # Beautiful Soup's string containers, which its get_text passes over
 PRESERVING = ("pre", "textarea")
 
+WORK = 1 << 27  # bytes looked through in vain, in one text: three seconds at most
 _ANY = 2  # with SHOWN, of a stretch of text: has a character other than ASCII white space; is there at all
 _VOID, _RAW, _HIDDEN, _PRESERVING = 1, 2, 4, 8
 
 
 def visible_characters(data: Bytes, offsets: Offsets) -> npt.NDArray[np.int64]:
     """[n] int64: characters of `BeautifulSoup(text, "html.parser").get_text()` without scripts and styles; 0 for a text that
-    the parser rejects."""
+    the parser rejects, or that has far too many marks without an end."""
     return _visible_characters(data, offsets, *_names(), *_entities())
 
 
@@ -85,13 +88,16 @@ def _visible_characters(data, offsets, tags, kinds, sections, entities, entity_v
     closed = np.zeros(len(tags), dtype=np.int64)  # void tags whose end tag may still come, and is then passed over
     for text in range(len(totals)):
         at, end = offsets[text], offsets[text + 1]
-        depth = hidden = preserving = total = 0
+        depth = hidden = preserving = total = work = 0
         length = state = 0  # of the stretch of text since the last tag: characters, and SHOWN | _ANY
         raw = np.uint64(0)  # the script or style that is open
         last = False  # html.parser's second pass, in which nothing more is to come
         open_tags[:] = 0
         closed[:] = 0
         while at < end:
+            if work > WORK:
+                length = state = total = 0
+                break
             if raw:
                 stop, after = raw_end(data, at, end, raw)
                 if stop < 0:
@@ -163,7 +169,9 @@ def _visible_characters(data, offsets, tags, kinds, sections, entities, entity_v
                     total += _flushed(length, state, hidden, preserving)
                     length = state = 0
                     if named == 1:
+                        before = depth
                         depth, hidden, preserving = _pop(stack, depth, open_tags, tag, tags, kinds, hidden, preserving)
+                        work += depth if depth == before else 0
                     continue
             elif following == 0x21 or following == 0x3F:
                 stop, shown = declaration(data, at, end, sections)
@@ -182,6 +190,7 @@ def _visible_characters(data, offsets, tags, kinds, sections, entities, entity_v
             elif at + 1 < end:
                 length, state, at = length + 1, state | SHOWN | _ANY, at + 1
                 continue
+            work += end - at
             if not last:
                 last = True
                 continue

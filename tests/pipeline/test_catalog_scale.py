@@ -11,6 +11,7 @@ from rich.console import Console
 
 from pipeline import catalog, stats
 from pipeline.store import Store
+from pipeline.unit import sealed, unsealed
 from tools import large, pretend
 
 SHAPE = pretend.Shape(files=4, documents=1_000)
@@ -82,12 +83,12 @@ def test_stats_read_no_table_of_a_unit(store: Store) -> None:
 
 
 def test_of_mixes_that_share_a_source_the_last_one_speaks(store: Store) -> None:
-    manifest = json.loads(store.read("mixes/pretended.build.json"))
+    manifest = unsealed(store.read("mixes/pretended.build.json"))
     lock = json.loads(store.read("mixes/pretended.lock.json"))
     for name, order in (("earlier", 1), ("a-later-one", 2)):
         changed = {**manifest, "mix": name, "order": order}
         changed["sources"] = {"pages": {**manifest["sources"]["pages"], "title": name}}
-        store.write(f"mixes/{name}.build.json", json.dumps(changed).encode())
+        store.write(f"mixes/{name}.build.json", sealed(changed))
         store.write(f"mixes/{name}.lock.json", json.dumps({**lock, "mix": name}).encode())
     titles = {mix: catalog.sources(store, mix)["pages"]["title"] for mix in (None, "earlier", "pretended")}
     assert titles == {None: "a-later-one", "earlier": "earlier", "pretended": "made up"}

@@ -134,7 +134,7 @@ LIES = {
     "fewer entries than none": (64, "<i", -1, "entries"),
     "more words than entries": (68, "<i", 10**6, "entries"),
     "words that are labels": (68, "<i", 0, "labels"),
-    "labels that are words": (68, "<i", 48, ""),
+    "labels that are words": (68, "<i", 33, "rows for"),
     "pruned to more than there is": (84, "<q", 10**6, "should end"),
     "pruned to more than there can be": (84, "<q", 2**62, "should end"),
 }

@@ -13,6 +13,7 @@ from pipeline.gc import collect, survey
 from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.unfinished import Unfinished
+from pipeline.unit import sealed, unsealed
 from pipeline.verify import verify
 from tests.pipeline.corpus import write_recipes
 from tests.pipeline.test_build import contents
@@ -164,12 +165,12 @@ def test_downloads_and_tokenizers_stay_as_long_as_something_names_them(store: St
 
 def test_a_download_that_a_built_mix_read_stays(store: Store, recipes: Path) -> None:
     before = garbage(store, recipes)
-    manifest = json.loads(store.read("mixes/small.build.json"))
+    manifest = unsealed(store.read("mixes/small.build.json"))
     manifest["sources"]["web"]["raw"] = [
         ["downloads/hub/renamed/a.jsonl", "0" * 64, 4],
         [f"{store.root}/downloads/url/x/b.jsonl", "0" * 64, 4],
     ]
-    store.write("mixes/small.build.json", json.dumps(manifest).encode())
+    store.write("mixes/small.build.json", sealed(manifest))
     for name in ("hub/renamed/a.jsonl", "url/x/b.jsonl"):
         store.write(f"downloads/{name}", b"text")
     assert garbage(store, recipes) == before

@@ -197,7 +197,7 @@ def test_a_zip_that_cannot_be_unpacked_says_so(harm: str, tmp_path: Path) -> Non
         unpacked(tmp_path, "x.zip", bytes(content))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_damaged_archives_raise_nothing_else(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp()

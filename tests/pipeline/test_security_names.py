@@ -48,7 +48,7 @@ def test_a_copy_of_a_remote_store_stays_in_its_cache(name: str, tmp_path: Path, 
 @given(st.text(max_size=300))
 def test_what_a_hub_or_a_bucket_calls_a_file_becomes_a_plain_name(name: str) -> None:
     plain = _plain(name)
-    assert os.path.basename(plain) == plain and plain not in ("", ".", "..", "record.json")
+    assert Path(plain).name == plain and plain not in ("", ".", "..", "record.json")
     assert len(plain.encode()) <= 101 and plain.isascii() and plain.isprintable()
 
 

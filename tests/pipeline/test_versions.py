@@ -16,7 +16,7 @@ from pipeline.taggers import TAGGERS
 from pipeline.taggers.kinds import KINDS
 
 EXPECTED = {
-    "documents": (1, "c26608c976ddd667"),
+    "documents": (2, "c26608c976ddd667"),
     "tokens": (2, "f09bfe06b78555b0"),
     "filtered": (2, "faf44cc09551bc25"),
     "holdout": (1, "7f94f9d0db834d46"),

@@ -12,6 +12,7 @@ from typing import Any
 from backports import zstd
 from lxml import etree
 
+from pipeline import unit
 from tools.fuzzing import seeds
 from tools.fuzzing.target import Layer
 
@@ -51,6 +52,10 @@ XML = Layer(bytes, _well_formed)
 def sealed(seal: Callable[[Any], Any]) -> Layer:
     """JSON that states a checksum of itself: `seal` puts it right."""
     return Layer(bytes, lambda content: json.dumps(seal(json.loads(content)), ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+JSON = sealed(lambda value: value)  # what is changed stays JSON
+RECORD = Layer(bytes, lambda content: unit.sealed({name: value for name, value in json.loads(content).items() if name != "seal"}))
 
 
 def sha256(content: bytes) -> str:

@@ -18,7 +18,7 @@ from pipeline.reader import MixReader
 from pipeline.shards import ShardWriter
 from pipeline.store import Store
 from pipeline.unit import Artifact, Record, Unit
-from tools.fuzzing.layers import sealed, sha256
+from tools.fuzzing.layers import RECORD, sealed, sha256
 from tools.fuzzing.target import Parts, Target, must
 
 LENGTH = 8
@@ -35,7 +35,7 @@ def targets() -> list[Target]:
     return [
         Target("lock", [(_lock().to_json(),)], _read_lock, watched, layers=((sealed(_refingerprinted),),)),
         Target("shard", [(header, ids, table)], _read_shard, watched),
-        Target("record", [(record,)], _read_record, ("pipeline.store", "pipeline.unit")),
+        Target("record", [(record,)], _read_record, ("pipeline.store", "pipeline.unit"), layers=((RECORD,),)),
     ]
 
 
