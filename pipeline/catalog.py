@@ -104,7 +104,7 @@ def _json(store: Store, path: str) -> dict[str, Json]:
         return unsealed(content) if path.endswith(".build.json") else orjson.loads(content)
     except ValueError as error:
         mix = path.removeprefix("mixes/").split(".")[0]
-        raise PipelineError(f"{path} under {store.place} is damaged ({error}); run make mix MIX={mix} again") from error
+        raise PipelineError(f"{path} under {store.place} is damaged ({error}); run make mix MIX={mix} again, or delete it") from error
 
 
 def write(store: Store, mix: str, computed: Iterable[str]) -> None:

@@ -164,9 +164,7 @@ def verify(
     mix: Mix = "olmoe-mix",
     store: StoreOption = "data",
     workers: Annotated[int, typer.Option(min=1, help="Parallel readers.")] = os.cpu_count() or 1,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Remove what is damaged and what read it, for mix to make again.")
-    ] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged and what read it, for mix to make again.")] = False,
 ) -> None:
     """Reread everything that a mix rests on; name each thing that does not hold."""
     from pipeline.progress import Progress

@@ -67,7 +67,9 @@ class Objects:
             _configure(self.filesystem)
 
     def path(self, name: str) -> str:
-        """What fsspec calls the object."""
+        """What fsspec calls the object. Raises PipelineError for a name that leads out of the store."""
+        if name.startswith("/") or ".." in name.split("/"):
+            raise PipelineError(f"{name!r} is no name in {self.url}")
         return f"{self.base}/{name}" if name else self.base
 
     def listing(self, folder: str) -> dict[str, Entry]:

@@ -105,7 +105,7 @@ class Record:
         fields = unsealed(text)
         try:
             inputs = tuple(Artifact(**artifact) for artifact in fields["inputs"])
-            unit = Unit(fields["stage"], fields["version"], fields["source"], inputs, fields["params"])
+            unit = Unit(fields["stage"], fields["version"], fields["source"], inputs, {**fields["params"]})
         except (KeyError, TypeError) as error:
             raise ValueError(f"the record lacks a field: {error}") from error
         return cls._read(unit, fields)
@@ -116,7 +116,7 @@ class Record:
             outputs = tuple(Artifact(**artifact) for artifact in fields["outputs"])
             if strangers := [file.path for file in outputs if file.path.rpartition("/")[0] != unit.folder or "\0" in file.path]:
                 raise ValueError(f"the record names {strangers[0]!r}, which is none of the unit's files")
-            return cls(unit, outputs, fields["counts"])
+            return cls(unit, outputs, {**fields["counts"]})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"the record lacks a field: {error}") from error
 

@@ -218,7 +218,10 @@ def read_record(path: Path) -> Record:
         if values.pop("sha256") != sha256(canonical(values)).hexdigest():
             raise ValueError("it is not what its own sha256 was taken of")
         record = Record(**{**values, "progress": Progress(**values["progress"])})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        for name, (size, expected) in record.files.items():
+            if Path(name).name != name or (type(size), type(expected)) != (int, str):
+                raise ValueError(f"it lists the file {name[:80]!r} with {size!r} bytes and the sha256 {expected!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"{RECORD} cannot be read ({error})") from error
 
     def problem(item: tuple[str, list[Any]]) -> str | None:
@@ -230,8 +233,11 @@ def read_record(path: Path) -> Record:
             return f"{name} has {file.stat().st_size} bytes, {size} were written"
         return None if (found := sha256_of(file)) == expected else f"{name} has the sha256 {found[:12]}…, {expected[:12]}… was written"
 
-    with ThreadPoolExecutor(HASHERS) as pool:
-        problems = [found for found in pool.map(problem, record.files.items()) if found]
+    try:
+        with ThreadPoolExecutor(HASHERS) as pool:
+            problems = [found for found in pool.map(problem, record.files.items()) if found]
+    except OSError as error:
+        raise _damaged(path, f"its files cannot be read ({error.strerror})") from error
     if problems:
         raise _damaged(path, "; ".join(problems))
     return record

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.default_planner import _validate_global_plan
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter, _StorageInfo
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan
 from torch.distributed.checkpoint.storage import WriteResult
 
 from trainer.run import write_json
@@ -55,6 +57,10 @@ class Reader(FileSystemReader):
                     found.storage_data[MetadataIndex(name, chunk.offsets)] = _StorageInfo(file, start, length)
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{INDEX} is no list of tensors: {type(error).__name__}: {error}") from error
+        # As torch checks what it is about to write, for two ranks: of one it would not compare the sizes.
+        problems = _validate_global_plan([SavePlan([]), SavePlan([])], found)
+        if problems or not all(entry["parts"] for entry in listed.values()):
+            raise ValueError(f"{INDEX} has parts that do not make up their tensor, which would stay as it was: {problems[:1]}")
         return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import catalog
 from pipeline.errors import PipelineError
 from pipeline.progress import Progress
 from pipeline.store import Store
@@ -36,8 +37,11 @@ def flip(file: Path, place: int) -> None:
 
 def test_a_flipped_bit_in_any_stage_is_named_removed_and_made_again(store: Store, curated: Store, curated_home: Path) -> None:
     damaged = []
-    for stage in sorted({path.parent.parent.parent for path in store.root.glob("*/*/*/record.json")}):
-        file = max(sorted(stage.glob("*/*/*")), key=lambda path: (path.suffix in (".bin", ".parquet"), path.stat().st_size))
+    listed = catalog.read_manifest(store, "curated")["sources"].values()  # there may be attributes beside, that a preview wanted
+    folders = sorted({folder for source in listed for folders in source["units"].values() for folder in folders})
+    for stage in sorted({folder.split("/")[0] for folder in folders}):
+        files = [file for folder in folders if folder.startswith(f"{stage}/") for file in sorted(store.path(folder).iterdir())]
+        file = max(files, key=lambda path: (path.suffix in (".bin", ".parquet"), path.stat().st_size))
         flip(file, file.stat().st_size // 3)
         damaged.append(str(file.relative_to(store.root)))
     assert len(damaged) == 13
