@@ -22,7 +22,10 @@ def test_what_broke_it_once_breaks_it_no_more(path: Path) -> None:
     assert found.fault is None, found.fault
 
 
-@pytest.mark.parametrize("name", all_targets())
+COSTLY = {"fasttext", "checkpoint.tensors"}  # ten seconds of compiling, two of importing torch
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in all_targets()])
 def test_new_inputs_break_nothing(name: str) -> None:
     assert _search(name, INPUTS, SMALL) == []
 

@@ -33,13 +33,14 @@ def test_a_finished_mix_is_recognised_in_under_three_seconds(built: Store, corpu
     arguments = ("mix", "--mix", "small", "--data", corpus, "--store", store, "--recipes", recipes, "--scale", "--workers", 1)
     first = run(*arguments)
     assert first.returncode == 0, first.stderr
-    seconds = []
     for _ in range(3):  # the machine may be busy with something else for a moment
         start = time.monotonic()
         second = run(*arguments)
-        seconds.append(time.monotonic() - start)
+        seconds = time.monotonic() - start
         assert second.returncode == 0 and " units " not in second.stderr, "a stage ran again"
-    assert min(seconds) < 3
+        if seconds < 3:
+            break
+    assert seconds < 3
     assert "make stats MIX=small" in second.stdout and "requested" in second.stdout
 
 

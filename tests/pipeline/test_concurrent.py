@@ -83,7 +83,8 @@ def line_with(process: subprocess.Popen[str], text: str) -> str:
     return next(line for line in process.stderr if text in line)
 
 
-@pytest.mark.parametrize("end", ["killed", pytest.param("finished", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["killed", "finished"])
 def test_a_second_build_waits_and_goes_on_when_the_first_is(
     tmp_path: Path, alone: dict[str, str], corpus: Path, recipes: Path, end: str
 ) -> None:

@@ -60,7 +60,9 @@ def work(place: str, machine: Callable[[str], None]) -> None:
     assert store.read("mixes/a.json") == store.local("mixes/a.json").read_bytes() == store.open("mixes/a.json").read() == b"{}"
 
 
-@pytest.mark.parametrize("kind", [503, 500, 429, "reset", "reset upload", "truncate"])
+@pytest.mark.parametrize(
+    "kind", [503, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (500, 429)), "reset", "reset upload", "truncate"]
+)
 def test_what_passes_is_outlasted(s3: S3, place: str, machine: Callable[[str], None], kind: int | str) -> None:
     method = {"reset upload": "PUT", "truncate": "GET"}.get(str(kind), ".*")
     # Every object and every list meets the fault twice.
