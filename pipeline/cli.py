@@ -53,10 +53,11 @@ def mix(
     progress = Progress()
     lock = build(request, progress)
     show_mix(Store(store), mix, console())
+    elsewhere = "" if store == "data" else f" STORE={store}"
     print(
         f"{lock.instances:,} instances of {lock.sequence_length:,} tokens; the lock-file is {store}/mixes/{mix}.lock.json\n"
-        f"Next: make stats MIX={mix}   make verify MIX={mix}   "
-        f"make sql MIX={mix} Q=\"SELECT * FROM funnel WHERE source = 'wiki'\""
+        f"Next: make stats MIX={mix}{elsewhere}   make verify MIX={mix}{elsewhere}   "
+        f"make sql MIX={mix}{elsewhere} Q=\"SELECT * FROM funnel WHERE source = 'wiki'\""
     )
 
 
@@ -180,7 +181,7 @@ def verify(
     if remove and problems:
         for place in remove_damaged(opened, problems, progress):
             print(f"removed {place}")
-        print(f"Next: make mix MIX={mix}")
+        print(f"Next: make mix MIX={mix}, with the STORE, DATA and SOURCES that it was built with")
     raise typer.Exit(1 if problems else 0)
 
 
