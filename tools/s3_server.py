@@ -220,10 +220,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _finish(self, status: int, sent: int, headers: dict[str, str], answer: bytes) -> None:
+        self.server.s3.log.append(Served(self.command, self.path, sent, len(answer), status))  # before whoever asked goes on and looks
         self._headers(headers)
         if self.command != "HEAD":
             self.wfile.write(answer)
-        self.server.s3.log.append(Served(self.command, self.path, sent, len(answer), status))
 
     def _break(self, sent: int, status: int) -> None:
         self.wfile.flush()
