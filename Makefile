@@ -85,7 +85,7 @@ verify: $(READY) ## reread everything that a mix rests on and name what does not
 gc: $(READY) ## show what the store holds that nothing needs any longer; REMOVE=1 removes it: STORE=
 	@$(BIN)/tokenmill gc --store "$(STORE)" $(if $(REMOVE),--remove)
 
-plan: $(VENV)/.dev ## what a mix from the hub would take, before anything is downloaded: MIX= TOKENS=10B NODES= WORKERS= STORE=
+plan: $(READY) ## what a mix from the hub would take, before anything is downloaded: MIX= TOKENS=10B NODES= WORKERS= STORE=
 	@$(BIN)/python -m tools.plan --mix "$(MIX)" --tokens "$(TOKENS)" --nodes "$(NODES)" --workers "$(WORKERS)" --store "$(STORE)"
 
 pretrain: $(VENV)/.trainer $(S3) ## train a model: MODEL= MIX= RUN= NPROC= TOKENS= STEPS= RESUME=1 SET="optim.lr=1e-3 …"

@@ -34,6 +34,7 @@ from pipeline.progress import Progress
 from pipeline.readers import RawFile, Record, reader_for
 from pipeline.recipe import load_source, load_tokenizer, source_names
 from pipeline.unit import Json
+from tools import rates
 
 TOKENIZER = "gpt-neox-olmo-dolma-v1_5"
 MB = 1_000_000
@@ -45,7 +46,6 @@ CODE = frozenset(
     ".py .pyi .pyx .pxd .h .hh .hpp .cuh .c .cc .cpp .cu .js .mjs .ts .css .json .yaml .yml .toml .proto .cmake .sh .f90 .xsl".split()
 )
 PROSE = frozenset(".txt .md .rst .html .htm .xml".split())
-CODE_SAMPLES = frozenset({"starcoder", "algebraic-stack"})
 
 Text = Callable[[], str | None]  # None: not UTF-8, or too long
 
@@ -134,7 +134,7 @@ def documents(found: Mapping[str, Text], limit: int = LIMIT) -> Iterator[Documen
 def _kind(name: str) -> tuple[str, str, str]:
     source, colon, _ = name.partition(":")
     if colon and source in source_names():
-        return "code" if source in CODE_SAMPLES else "prose", name, f"sample of {source}"
+        return rates.kind(source), name, f"sample of {source}"
     suffix = Path(name).suffix.lower()
     return "code" if suffix in CODE else "prose", name, suffix
 

@@ -17,12 +17,12 @@ from pipeline.stages import read, tokenize
 from pipeline.stats import open_catalog
 from pipeline.store import Store
 from pipeline.unit import Json
-from tools.corpus import CODE_SAMPLES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "tools" / "rates.json"
 BENCHED = ROOT / ".bench" / "rates.json"
 ENOUGH = 100_000_000  # bytes of text
+CODE = frozenset({"starcoder", "algebraic-stack"})
 SAMPLED = 100  # records of a stage, to know what its units write
 
 
@@ -75,7 +75,7 @@ class Bench:
 
 def kind(source: str) -> str:
     """What a source's text is most like, of the two kinds that the benchmark has."""
-    return "code" if source in CODE_SAMPLES else "prose"
+    return "code" if source in CODE else "prose"
 
 
 def newest() -> Bench:
