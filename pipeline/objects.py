@@ -46,7 +46,7 @@ class Entry:
 
 
 class Objects:
-    """`url`: such as s3://bucket/prefix. Raises ConfigError for one that no client here can open."""
+    """`url`: such as s3://bucket/prefix. Raises ConfigError for one that no client here can open, PipelineError where nobody answers."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -56,11 +56,15 @@ class Objects:
                 f"{parts.scheme}://…@{parts.netloc.rsplit('@', 1)[1]}: no passwords in a URL; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or what your object store's client reads"
             )
+        if parts.scheme in S3 and not parts.netloc:
+            raise ConfigError(f"{url}: names no bucket; write {parts.scheme}://<bucket>/<prefix>")
         try:
             self.filesystem, self.base = fsspec.url_to_fs(self.url, **_options(parts.scheme))
         except (ImportError, ValueError) as error:
             remedy = "; run: pip install 's3fs'" if parts.scheme in S3 else ""
             raise ConfigError(f"{url}: {error}{remedy}") from error
+        except OSError as error:
+            raise PipelineError(f"{self.url}: cannot be reached ({error}); check the address and the network") from error
         self._reached = False
         self._s3 = parts.scheme in S3
         if self._s3:

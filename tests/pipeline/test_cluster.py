@@ -50,6 +50,7 @@ def journaled(store: Path) -> Counter[str]:
     return Counter(f"{line['stage']}/{line['source']}/{key}" for line in lines for key in line["units"])
 
 
+@pytest.mark.slow
 def test_a_node_joins_another_dies_and_the_same_driver_goes_on(
     tmp_path: Path, built: Store, corpus: Path, recipes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

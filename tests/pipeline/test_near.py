@@ -275,6 +275,7 @@ def test_too_little_memory_is_said_before_any_work(tmp_path: Path) -> None:
 ID = pa.schema([pa.field("id", pa.string(), nullable=False)])
 
 
+@pytest.mark.slow
 def test_sorting_spills_to_disk_and_leaves_nothing_behind(tmp_path: Path) -> None:
     # 180,000 rows of some 800 bytes do not fit in 128 MB.
     count = 180_000

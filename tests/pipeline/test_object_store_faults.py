@@ -124,6 +124,10 @@ def test_wrong_credentials_buckets_and_addresses_are_named(s3: S3, place: str, m
     assert "hunter2" not in str(refused.value)
     with pytest.raises(ConfigError, match="nosuch://x"):
         Store("nosuch://x")
+    with pytest.raises(ConfigError, match=r"s3://: names no bucket; write s3://<bucket>"):
+        Store("s3://")
+    with pytest.raises(PipelineError, match=r"ftp://127\.0\.0\.1:9/x: cannot be reached"):
+        Store("ftp://127.0.0.1:9/x")
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def slowed(forward: Any) -> Any:
     return lambda x, *rest: forward(Slow.apply(x), *rest)
 
 
+@pytest.mark.slow
 def test_a_contender_that_ends_is_named() -> None:
     with Running(Contender("a misspelt one", "olmo-small", {}, 1), {}) as running, pytest.raises(ContenderFailed, match="a misspelt one"):
         running.ask(STEP)
