@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,3 +75,14 @@ def s3() -> "Iterator[S3]":
 
     with serve() as server:
         yield server
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Go on as on a machine of that name, which has a cache of its own."""
+
+    def become(name: str) -> None:
+        monkeypatch.setenv("TOKENMILL_CACHE", str(tmp_path / name))
+
+    become("first")
+    return become

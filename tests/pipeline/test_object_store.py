@@ -30,17 +30,6 @@ def place(s3: S3) -> str:
     return f"{s3.bucket()}/some/prefix"
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Go on as on a machine of that name, which has a cache of its own."""
-
-    def become(name: str) -> None:
-        monkeypatch.setenv("TOKENMILL_CACHE", str(tmp_path / name))
-
-    become("first")
-    return become
-
-
 def unit(number: int = 0) -> Unit:
     return Unit("documents", 1, "web", (Artifact(f"raw-{number}", f"{number}", 3),))
 

@@ -28,15 +28,6 @@ def place(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     s3.faults.clear()
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def become(name: str) -> None:
-        monkeypatch.setenv("TOKENMILL_CACHE", str(tmp_path / name))
-
-    become("first")
-    return become
-
-
 UNIT = Unit("documents", 1, "web", (Artifact("raw", "0", 3),))
 
 
