@@ -63,8 +63,8 @@ adapt = --store "$(STORE)" --mix "$(call given,MIX)" --data "$(DATA)" --steps $(
 loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mix plan stats sql preview classifier verify gc pretrain anneal upcycle ablation eval export generate trace analyze sft dpo kto
-.PHONY: bench bench-train bench-curation chaos fuzz test test-all lint lock audit clean
+.PHONY: help setup mix plan stats sql preview report report-picture classifier verify gc pretrain anneal upcycle ablation eval export generate trace analyze sft dpo kto
+.PHONY: bench bench-train bench-curation chaos fuzz test test-docs test-all docs lint lock audit clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ sql: $(READY) ## query the catalog, or open a DuckDB shell on it: Q="SELECT …"
 preview: export TOKENMILL_WHERE = $(value WHERE)
 preview: $(READY) ## what rules would drop from a built source, before anything runs again: SOURCE= WHERE="…" FILTERS=a,b
 	@$(BIN)/tokenmill preview --source "$(SOURCE)" --where "$$TOKENMILL_WHERE" --filters "$(FILTERS)" --store "$(STORE)" --workers "$(WORKERS)"
+
+report: $(READY) ## write a page that shows a mix, documents from both sides of each rule, a model: MIX= RUN= or A= B= STORE=
+	@$(BIN)/tokenmill report --mix "$(call given,MIX)" --run "$(call given,RUN)" --a "$(A)" --b "$(B)" --store "$(STORE)"
 
 classifier: $(READY) ## train a quality classifier from two folders of text: GOOD= BAD= OUT=quality.bin
 	@$(BIN)/tokenmill classifier --good "$(GOOD)" --bad "$(BAD)" --out "$(OUT)"
@@ -161,6 +164,9 @@ chaos: $(VENV)/.dev ## kill, fill the disk, flip bits, cut files, fail storage; 
 fuzz: $(VENV)/.dev ## feed damaged files to every reader and loader: MINUTES= SEED=
 	@$(BIN)/python -m tools.fuzz --minutes "$(MINUTES)" --seed "$(SEED)" --workers "$(WORKERS)"
 
+test-docs: $(VENV)/.dev ## run every command of README and docs
+	@$(BIN)/python -m pytest -q tests/docs
+
 test-all: $(VENV)/.dev ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest -q
 
@@ -198,7 +204,13 @@ $(VENV)/.adapt: $(VENV)/.trainer requirements/adapt.lock
 	@echo "installing what adaptation needs (once)"
 	@$(LOCKED)/adapt.lock && touch $@
 
-$(VENV)/.dev: $(VENV)/.adapt requirements/dev.lock
+$(VENV)/.share: $(VENV)/.ready requirements/share.lock
+	@$(LOCKED)/share.lock && touch $@
+
+$(VENV)/.docs: $(VENV)/.ready requirements/docs.lock
+	@$(LOCKED)/docs.lock && touch $@
+
+$(VENV)/.dev: $(VENV)/.adapt $(VENV)/.share $(VENV)/.docs requirements/dev.lock
 	@$(LOCKED)/dev.lock && touch $@
 
 # A mix that is not there is built first; its length is the run's, unless it comes from the small sample.

@@ -11,10 +11,13 @@ import pytest
 from pipeline.build import Request, build
 from pipeline.progress import Progress
 from pipeline.store import Store
+from tests.browser import launched
 from tests.pipeline.corpus import write_corpus, write_recipes
 from tests.pipeline.curated import made, write_all
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from tools.s3_server import S3
 
 
@@ -75,6 +78,13 @@ def s3() -> "Iterator[S3]":
 
     with serve() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A Chromium, until the module ends: beside Playwright's event loop the thread can run no other."""
+    with launched() as chromium:
+        yield chromium
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 In: `constraints.txt`, the exact versions, chosen by people; `pyproject.toml`, what needs them; the package index that pip is
 configured with. Out, in `requirements/`: a lock for what every install has (`pipeline`); one for each extra, of what it adds
-(`s3`, `trainer`; `adapt`, to `trainer`; `dev`, to `adapt`); one for torch as the index has it, with the CUDA libraries that it
-needs on Linux (`torch`); one for the installer itself (`install`). `torch-cpu.lock` is kept by hand: PyPI has no CPU builds.
+(`s3`, `trainer`, `share`, `docs`; `adapt`, to `trainer`; `dev`, to all but `s3`); one for torch as the index has it, with
+the CUDA libraries that it needs on Linux (`torch`); one for the installer itself (`install`). `torch-cpu.lock` is kept by hand: PyPI has no CPU builds.
 
 Each lists packages with the sha256 of their wheels for SYSTEMS, so that `pip install --require-hashes --no-deps` takes no other
 byte and resolves nothing. A source archive, whose build would run its code, is listed only where there is no wheel.
@@ -41,7 +41,8 @@ LOCKS = ROOT / "requirements"
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 MANYLINUX = [*(f"manylinux_2_{minor}" for minor in range(39, 4, -1)), "manylinux2014", "manylinux2010", "manylinux1"]
 INSTALLERS = ("pip", "setuptools")
-BELOW = {"adapt": ("trainer",), "dev": ("trainer", "adapt")}  # extras that are installed before
+# Extras, and what is installed before them.
+BELOW = {"trainer": ("torch",), "adapt": ("torch", "trainer"), "dev": ("torch", "trainer", "adapt", "share", "docs")}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def locks() -> dict[str, str]:
     torch = {package: where for package, where in anywhere.items() if package == "torch" or package not in on_mac}
     groups: dict[str, Needs] = {"install": installers, "pipeline": base, "torch": torch}
     for extra, requirements in extras.items():
-        below = [installers, base, torch, *(groups[lower] for lower in BELOW.get(extra, ()))]
+        below = [installers, base, *(groups[lower] for lower in BELOW.get(extra, ()))]
         groups[extra] = _less(needs(requirements), *below)
     versions = pinned()
     packages = sorted({package for group in groups.values() for package in group})

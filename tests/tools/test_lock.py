@@ -22,11 +22,11 @@ def entries(name: str) -> dict[str, tuple[str, list[str]]]:
     return {package: (version, hashes.split()) for package, version, hashes in found}
 
 
-@pytest.mark.parametrize("extra", [None, "s3", "trainer", "adapt", "dev"])
+@pytest.mark.parametrize("extra", [None, "s3", "trainer", "adapt", "share", "docs", "dev"])
 def test_every_requirement_of_the_project_is_locked_within_its_bounds(extra: str | None) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    below = {"trainer": ["torch"], "adapt": ["torch", "trainer"], "dev": ["torch", "trainer", "adapt"]}.get(extra or "", [])
+    below = {"trainer": ["torch"], "adapt": ["torch", "trainer"], "dev": ["torch", "trainer", "adapt", "share", "docs"]}.get(extra or "", [])
     names = ["install", "pipeline", *below, *([extra] if extra else [])]
     locked = {package: version for name in names for package, (version, _) in entries(name).items()}
     for requirement in map(Requirement, wanted):

@@ -1,0 +1,2 @@
+// Samples of documents: search and filter.
+"use strict";
