@@ -146,6 +146,9 @@ dpo: $(VENV)/.adapt ## teach an adapted run which of two answers is preferred: R
 kto: $(VENV)/.adapt ## teach an adapted run which answers are good: RUN=olmoe-small-sft and as sft
 	@$(TRAIN) kto --run "$(or $(call given,RUN),olmoe-small-sft)" $(adapt)
 
+report-picture: $(VENV)/.dev ## draw docs/report.png, README's picture, from the report on a mix: MIX= STORE=
+	@$(BIN)/python -m tools.report_picture --mix "$(MIX)" --store "$(STORE)"
+
 bench-train: $(VENV)/.dev ## measure a training step beside transformers and a dense model
 	@$(BIN)/python -m tools.bench_train
 

@@ -1,7 +1,6 @@
 """A real browser for the tests that need one: Chromium, as the distribution packages it, driven by Playwright."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +11,16 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 SCREENSHOTS = Path(__file__).parents[1] / "screenshots"  # git ignores it
 
 
 def executable() -> str:
     """Where Chromium is. Without one the test is skipped; under CI it fails."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+    from tools.report_picture import REMEDY, chromium
+
+    found = chromium()
     if found is None:
-        message = "no Chromium here; get it with: apt-get install chromium (Debian), dnf install chromium (Fedora)"
+        message = f"no Chromium here; get it with: {REMEDY}"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return found
 
@@ -31,7 +31,7 @@ def launched() -> Iterator["Browser"]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])  # tests run as root in containers
+        browser = playwright.chromium.launch(executable_path=path)
         yield browser
         browser.close()
 

@@ -3,7 +3,8 @@
 In: `constraints.txt`, the exact versions, chosen by people; `pyproject.toml`, what needs them; the package index that pip is
 configured with. Out, in `requirements/`: a lock for what every install has (`pipeline`); one for each extra, of what it adds
 (`s3`, `trainer`, `share`, `docs`; `adapt`, to `trainer`; `dev`, to all but `s3`); one for torch as the index has it, with
-the CUDA libraries that it needs on Linux (`torch`); one for the installer itself (`install`). `torch-cpu.lock` is kept by hand: PyPI has no CPU builds.
+the CUDA libraries that it needs on Linux (`torch`); one for the installer itself (`install`). `torch-cpu.lock` is kept by
+hand: PyPI has no CPU builds.
 
 Each lists packages with the sha256 of their wheels for SYSTEMS, so that `pip install --require-hashes --no-deps` takes no other
 byte and resolves nothing. A source archive, whose build would run its code, is listed only where there is no wheel.

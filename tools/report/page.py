@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
@@ -22,6 +23,7 @@ HERE = Path(__file__).parent
 LARGEST = 5_000_000  # bytes of a page
 STYLES = ("report.css", "documents.css")
 OWN_SCRIPTS = ("report.js", "documents.js")
+T = TypeVar("T", Chart, Documents)
 
 
 def render(title: str, parts: Sequence[Part], scripts: Sequence[Script], made: str) -> bytes:
@@ -52,7 +54,7 @@ def _template() -> Template:
     return environment.get_template("page.html")
 
 
-def _numbered(parts: Sequence[Part], kind: type) -> dict[str, Block]:
+def _numbered(parts: Sequence[Part], kind: type[T]) -> dict[str, T]:
     """The blocks of a kind, by the ids of their elements."""
     blocks = [block for part in parts for section in part.sections for block in _flat(section.blocks) if isinstance(block, kind)]
     return {f"{kind.__name__.lower()}-{number}": block for number, block in enumerate(blocks)}

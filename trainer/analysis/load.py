@@ -53,6 +53,6 @@ def load(run_folder: Path, until: int) -> Load | None:
     if not len(counts["routed"]):
         return None
     numbers, first_N, last_N = (np.array(values) for values in parts.values())
-    layers, experts = int(counts["layer"].max()) + 1, int(counts["expert"].max()) + 1
+    layers, experts = (int(np.array(counts[name]).max()) + 1 for name in ("layer", "expert"))
     routed_NLE = np.array(counts["routed"]).reshape(len(numbers), layers, experts)
     return Load(first_N, last_N, routed_NLE)
