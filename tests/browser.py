@@ -49,7 +49,8 @@ def opened(browser: "Browser", file: Path, **options: object) -> Iterator["Page"
     page.goto(file.as_uri())
     yield page
     context.close()
-    assert heard == []
+    if heard:
+        raise AssertionError("\n".join(heard))
 
 
 def screenshot(page: "Page", name: str, whole: bool = False) -> None:
