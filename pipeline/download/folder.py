@@ -33,6 +33,7 @@ def hashed(paths: Mapping[str, Path], inventory_path: Path, origin: str | None =
     inventory: dict[str, dict[str, object]] = {}
     result = []
     for name, path in paths.items():
+        path = path.absolute()  # in a store's tables a relative path is one in the store
         status = path.stat()
         stamp = [status.st_size, status.st_mtime_ns]
         entry = known.get(str(path))
