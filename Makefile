@@ -18,6 +18,9 @@ FORMAT  ?= table
 Q       ?=
 SOURCE  ?= dclm
 WHERE   ?=
+INSTANCE ?=
+DOC     ?=
+DROPPED ?=
 FILTERS ?=
 GOOD    ?=
 BAD     ?=
@@ -38,6 +41,8 @@ PROMPT  ?= The
 TEMPERATURE ?= 0.8
 TEXTS   ?=
 TASKS   ?=
+LICENCE ?=
+TO      ?=
 ITEMS   ?= 0
 CHECKPOINT ?= latest
 ADJACENT ?=
@@ -63,12 +68,12 @@ adapt = --store "$(STORE)" --mix "$(call given,MIX)" --data "$(DATA)" --steps $(
 loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "$(TOKENS)" --resume "$(RESUME)" --set '$(SET)'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mix plan stats sql preview report report-picture classifier verify gc pretrain anneal upcycle ablation eval export generate trace analyze sft dpo kto
+.PHONY: help setup mix plan stats sql preview inspect report report-picture card model-card push classifier verify gc pretrain anneal upcycle ablation eval export generate trace analyze sft dpo kto
 .PHONY: bench bench-train bench-curation chaos fuzz test test-docs test-all docs lint lock audit clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder>|<url> STORE=$(STORE)|<url> TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
+	@echo "Variables: MIX=$(MIX) DATA=sample|hub|<folder>|<url>|<owner>/<name> STORE=$(STORE)|<url> TOKENS=50M WORKERS=$(WORKERS) SOURCES=a,b SCALE=1 FORMAT=table|csv|json"
 	@echo "Training:  MODEL=olmoe-small|olmoe-mid|olmoe-1b-7b|dense-small|dense-1b RUN=<name> NPROC=$(NPROC) STEPS=100 RESUME=1 SET=\"optim.lr=1e-3\""
 
 setup: $(READY) ## create .venv with everything that the pipeline needs
@@ -88,8 +93,22 @@ preview: export TOKENMILL_WHERE = $(value WHERE)
 preview: $(READY) ## what rules would drop from a built source, before anything runs again: SOURCE= WHERE="…" FILTERS=a,b
 	@$(BIN)/tokenmill preview --source "$(SOURCE)" --where "$$TOKENMILL_WHERE" --filters "$(FILTERS)" --store "$(STORE)" --workers "$(WORKERS)"
 
+inspect: export TOKENMILL_DOCUMENT = $(value DOC)
+inspect: $(READY) ## read what a mix holds, on a terminal: MIX= or RUN=, INSTANCE=n | DOC=<id> | SOURCE= DROPPED=<reason>
+	@$(BIN)/tokenmill inspect --mix "$(call given,MIX)" --run "$(call given,RUN)" --store "$(STORE)" --instance "$(INSTANCE)" \
+	  --doc "$$TOKENMILL_DOCUMENT" --source "$(call given,SOURCE)" --dropped "$(DROPPED)"
+
 report: $(READY) ## write a page that shows a mix, documents from both sides of each rule, a model: MIX= RUN= or A= B= STORE=
 	@$(BIN)/tokenmill report --mix "$(call given,MIX)" --run "$(call given,RUN)" --a "$(A)" --b "$(B)" --store "$(STORE)"
+
+card: $(VENV)/.share $(S3) ## write a mix's data card, its Croissant metadata, licences and recipes, for those who get it: MIX= STORE=
+	@$(BIN)/tokenmill card --mix "$(MIX)" --store "$(STORE)"
+
+model-card: $(VENV)/.trainer $(S3) ## write a run's model card, beside it and beside its export: RUN= LICENCE=apache-2.0 STORE=
+	@$(BIN)/tokenmill model-card --run "$(RUN)" --licence "$(LICENCE)" --store "$(STORE)"
+
+push: $(VENV)/.share $(S3) ## release a built mix on the hub, for others' DATA=<owner>/<name>: MIX= TO=<owner>/<name> STORE= (and HF_TOKEN)
+	@$(BIN)/tokenmill push --mix "$(MIX)" --to "$(TO)" --store "$(STORE)"
 
 classifier: $(READY) ## train a quality classifier from two folders of text: GOOD= BAD= OUT=quality.bin
 	@$(BIN)/tokenmill classifier --good "$(GOOD)" --bad "$(BAD)" --out "$(OUT)"
@@ -172,6 +191,9 @@ test-docs: $(VENV)/.dev ## run every command of README and docs
 
 test-all: $(VENV)/.dev ## run all tests, the slow ones too
 	@$(BIN)/python -m pytest -q
+
+docs: $(VENV)/.docs ## build these pages as a site that needs no network: build/docs/index.html
+	@$(BIN)/python -m sphinx -q --fail-on-warning --fresh-env --builder html docs build/docs && echo "build/docs/index.html"
 
 lock: $(VENV)/.dev ## write requirements/*.lock anew from constraints.txt and the package index
 	@$(BIN)/python -m tools.lock
