@@ -98,7 +98,7 @@ inspect: $(READY) ## read what a mix holds, on a terminal: MIX= or RUN=, INSTANC
 	@$(BIN)/tokenmill inspect --mix "$(call given,MIX)" --run "$(call given,RUN)" --store "$(STORE)" --instance "$(INSTANCE)" \
 	  --doc "$$TOKENMILL_DOCUMENT" --source "$(call given,SOURCE)" --dropped "$(DROPPED)"
 
-report: $(READY) ## write a page that shows a mix, documents from both sides of each rule, a model: MIX= RUN= or A= B= STORE=
+report: $(READY) $(if $(call given,RUN)$(A),$(VENV)/.trainer) ## write a page that shows a mix, documents from both sides of each rule, a model: MIX= RUN= or A= B= STORE=
 	@$(BIN)/tokenmill report --mix "$(call given,MIX)" --run "$(call given,RUN)" --a "$(A)" --b "$(B)" --store "$(STORE)"
 
 card: $(VENV)/.share $(S3) ## write a mix's data card, its Croissant metadata, licences and recipes, for those who get it: MIX= STORE=

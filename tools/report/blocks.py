@@ -31,13 +31,14 @@ class Chart:
 @dataclass(frozen=True)
 class Table:
     """rows: a value for each heading. Numbers go to the right, with thousands' separators; what has its format elsewhere comes as text.
-    shares: headings whose numbers are shares of 1, shown in per cent."""
+    shares: headings whose numbers are shares of 1, shown in per cent. decimals: after the point, of numbers that are not below 1."""
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     shares: frozenset[str] = frozenset()
+    decimals: int = 2
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -24,7 +24,7 @@ def of_run(store: Store, connection: Connection, name: str, its_mix: str = "") -
     trained = Run(store.place, name)
     shown = its_mix or (trained.plan.mix if trained.is_planned else "")
     before = of_mix(store, connection, shown) if its_mix or shown in _mixes(connection) else []
-    return [*before, model.part(store, connection, name)]
+    return [*before, model.part(store, name)]
 
 
 def of_name(store: Store, connection: Connection, name: str) -> list[Part]:
@@ -34,7 +34,7 @@ def of_name(store: Store, connection: Connection, name: str) -> list[Part]:
     if not Run(store.place, name).folder.exists():
         there = ", ".join(_mixes(connection)) or "none"
         raise ConfigError(f"{name} is neither a mix nor a run in {store.place}; its mixes: {there}; its runs are in {store.place}/models")
-    return [model.part(store, connection, name)]
+    return [model.part(store, name)]
 
 
 def _mixes(connection: Connection) -> list[str]:

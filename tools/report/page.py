@@ -68,7 +68,7 @@ def _flat(blocks: Sequence[Block | None]) -> Iterator[Block]:
             yield block
 
 
-def cell(value: Cell, share: bool = False) -> str:
+def cell(value: Cell, share: bool = False, decimals: int = 2) -> str:
     """A table's value as a person reads it."""
     if value is None:
         return "–"
@@ -80,7 +80,7 @@ def cell(value: Cell, share: bool = False) -> str:
         return f"{value:.3%}"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    return f"{value:,.{decimals}f}" if abs(value) >= 1 or value == 0 else f"{value:.{decimals + 1}g}"
 
 
 def _is_number(value: Cell) -> bool:
