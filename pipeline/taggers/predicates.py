@@ -112,6 +112,7 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",  # no table is a variable of ours by its name
     "error_on_division_by_zero": "false",  # x / 0 is NULL: not dropped
+    "ieee_floating_point_ops": "false",  # nor is it infinite
 }
 
 

@@ -116,3 +116,9 @@ def test_a_predicate_that_fails_on_the_data_is_named() -> None:
 def test_a_column_that_was_not_computed_is_named() -> None:
     with pytest.raises(PipelineError, match=r"predicate few .*stars"):
         decide(pa.table({"words": [7]}), {"few": "stars < 5"})
+
+
+def test_a_division_by_zero_drops_nothing() -> None:
+    table = pa.table({"words": pa.array([7, 7], pa.int64()), "tokens": pa.array([0, 1], pa.int64())})
+    decided = decide(table, {"float": "words / tokens > 3", "integer": "words // tokens > 3"})
+    assert decided["dropped_by"].to_pylist() == [None, "float"]
