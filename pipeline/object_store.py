@@ -61,11 +61,11 @@ class ObjectStore(Store):
         self.path(file.path)
         return self.cache.held(file.path, file.bytes) or self._fetched(file.path, file)
 
-    def share(self, file: Path, sha256: str) -> str:
-        name = f"downloads/shared/{sha256}/{file.name}"
-        if not self.objects.listing(f"downloads/shared/{sha256}"):
-            self.objects.upload(file, name)
-        return name
+    def share(self, file: Path, sha256: str, name: str) -> str:
+        shared = f"downloads/shared/{sha256}/{name.lstrip('/')}"
+        if shared not in self.objects.listing(f"downloads/shared/{sha256}"):
+            self.objects.upload(file, shared)
+        return shared
 
     def url(self, relative: str) -> str:
         return f"{self.objects.url}/{relative}"

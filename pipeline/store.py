@@ -74,8 +74,9 @@ class Store:
         """A file of the store as one on this machine that can be read and mapped. An Artifact's bytes are the recorded ones."""
         return self.path(file if isinstance(file, str) else file.path)
 
-    def share(self, file: Path, sha256: str) -> str:
-        """Where every machine that works on the store finds a file of this one: a path that all have, or a name for `local`."""
+    def share(self, file: Path, sha256: str, name: str) -> str:
+        """Where every machine that works on the store finds a file of this one: a path that all have, or a name for `local`, which
+        ends with `name`, the same one wherever the file lies."""
         return str(file.absolute())
 
     def url(self, relative: str) -> str:

@@ -35,7 +35,7 @@ class Ready:
         paths = {role: [Path(file.path) for file in found] for role, found in files.items()}
         artifacts = tuple(Artifact(file.name, file.sha256, file.bytes) for role in sorted(files) for file in files[role])
         params = {**attribute.params, "files": {role: [file.name for file in found] for role, found in sorted(files.items())}}
-        places = {role: [store.share(Path(file.path), file.sha256) for file in found] for role, found in files.items()}
+        places = {role: [store.share(Path(file.path), file.sha256, file.name) for file in found] for role, found in files.items()}
         where = {"settings": attribute.settings.model_dump(mode="json"), "files": places}
         return cls(attribute.tagger(paths), params, artifacts, json.dumps(where, sort_keys=True))
 

@@ -128,6 +128,18 @@ def test_files_are_replaced_listed_and_removed(s3: S3, place: str, machine: obje
             store.local(outside)
 
 
+def test_a_shared_file_keeps_its_name_with_folders_on_every_machine(
+    s3: S3, place: str, machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.arrow"
+    file.write_bytes(b"rows")
+    names = [Store(place).share(file, sha256_of(file), name) for name in ("sets/piqa/rows.arrow", "sets/boolq/rows.arrow")]
+    machine("second")
+    found = [Store(place).local(name) for name in names]
+    assert [path.read_bytes() for path in found] == [b"rows", b"rows"]
+    assert [path.match("piqa/*.arrow") for path in found] == [True, False]
+
+
 def test_any_url_that_fsspec_opens_is_a_store(machine: Callable[[str], None], tmp_path: Path) -> None:
     store = Store("memory://some/prefix")
     record = publish(store, unit())
