@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline import catalog, disk, published, scopes
 from pipeline.config import human
 from pipeline.dedupe.methods import Near
+from pipeline.download import release
 from pipeline.engine import Engine, Stage
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.fetch import attribute_files, raw_files
@@ -41,10 +42,10 @@ from pipeline.unit import Artifact, Json, Record, Unit, sealed
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for. `store`: a folder or a URL. `data`: "sample", "hub", or a folder or URL that holds
-    `<source>/**`. `tokens`: a budget for the whole training run, or None for the recipe's. `sources` narrows the mix; `scale`
-    allows a smaller mix than the recipe asks for (always allowed for the sample, which holds a ten-millionth of the real thing);
-    `stream` keeps no raw files of the hub."""
+    """What a person asked for. `store`: a folder or a URL. `data`: "sample", "hub", a folder or URL that holds `<source>/**`, or a
+    release of the mix on the hub (download/release.py), which is read as it is. `tokens`: a budget for the whole training run, or
+    None for the recipe's. `sources` narrows the mix; `scale` allows a smaller mix than the recipe asks for (always allowed for the
+    sample, which holds a ten-millionth of the real thing); `stream` keeps no raw files of the hub."""
 
     mix: str
     store: Path | str
@@ -114,7 +115,9 @@ class Built:
 
 
 def build(request: Request, progress: Progress) -> Lock:
-    """Build the mix and return its lock. Raises PipelineError or ConfigError with place and remedy."""
+    """Build the mix, or read its release, and return its lock. Raises PipelineError or ConfigError with place and remedy."""
+    if asked := release.address(request.data, progress):
+        return _released(request, asked, progress)
     mix = _narrowed(load_mix(request.mix, request.recipes), request.sources)
     spec = load_tokenizer(mix.tokenizer, request.recipes)
     loaded = {name: load_rules(name, request.recipes) for name in mix.sources}
@@ -161,6 +164,13 @@ def build(request: Request, progress: Progress) -> Lock:
     if request.data == "hub":
         _compare_with_published(built, store, progress)
     return lock
+
+
+def _released(request: Request, asked: release.Address, progress: Progress) -> Lock:
+    given = {"SOURCES": request.sources, "SCALE": request.scale, "STREAM": request.stream}
+    if unfit := [name for name, value in given.items() if value]:
+        raise ConfigError(f"DATA={asked} is a release, which is read as it is: leave out {' and '.join(unfit)}")
+    return release.read(Store(request.store), request.mix, asked, request.tokens, progress)
 
 
 def _keep_tokenizer(store: Store, spec: TokenizerSpec, fetched: Path) -> None:

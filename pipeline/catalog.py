@@ -25,7 +25,8 @@ These five read the runs' own files: a new run is in them at once. `instances` j
 store's shards, and reads all of these for any query: 20 ms on the sample; for one step of a large run take `make trace`.
 
 The catalog holds no data that is not in the store: delete it and the next `make mix` or `make sql` writes it again.
-Where several mixes share a source, its rows are those of the mix that was built last.
+Where several mixes share a source, its rows are those of the mix that was built last. `failures`, `duplicates`, `clusters`, `edits`,
+`matches` and `attributes_<source>` are about sources that were built here: of one that came in a release (release.py) there are none.
 
 Cost: what is asked of every mix (sources, funnel, shards, mixes, runs) is computed when the catalog is written, from manifests,
 lock-files and journals; so `make stats` reads some hundred rows, however large the mix. A view of documents reads the units' own tables
@@ -34,14 +35,15 @@ when it is queried. Writing takes some 40 µs per unit and 1 kB of memory; no fi
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import orjson
 
-from pipeline import findings
+from pipeline import findings, journal
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.release import is_released
 from pipeline.sql import create_table, quoted, quoted_list
 from pipeline.stages import decide, dedupe, download, edit, filter, gather, holdout, near, paragraphs, prepare, read, tag, tokenize
 from pipeline.store import Store
@@ -184,48 +186,52 @@ def _mixes(connection: duckdb.DuckDBPyConnection, sources: Sources, locks: Mappi
 
 @dataclass
 class _Cost:
-    """What computing some units cost, as the lines of the journals say. A line may be about several units of a stage."""
+    """What the tasks that computed some units cost."""
 
-    lines: set[int] = field(default_factory=set)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     bytes: int = 0
     peak_rss_mb: float | None = None
 
-    def add(self, number: int, line: Mapping[str, Json]) -> None:
-        if number not in self.lines:
-            self.lines.add(number)
-            self.seconds += line["seconds"]
-            self.cpu_seconds += line["cpu_seconds"]
-            self.bytes += line["bytes"]
-            self.peak_rss_mb = max(self.peak_rss_mb or 0.0, line["peak_rss_mb"])
+    def add(self, task: journal.Task) -> None:
+        self.seconds += task.seconds
+        self.cpu_seconds += task.cpu_seconds
+        self.bytes += task.bytes
+        self.peak_rss_mb = max(self.peak_rss_mb or 0.0, task.peak_rss_mb)
+
+
+def costs(store: Store, sources: Sources) -> dict[str, list[dict[str, Json]]]:
+    """What computing the current units of each source cost, per stage, whenever and, of a source that came in a release, wherever that was.
+
+    A stage of several sources together is all of these sources'.
+    """
+    waiting = {folder for source in sources.values() for folders in source["units"].values() for folder in folders}
+    found: dict[tuple[str, str], _Cost] = {}
+    for task in journal.tasks(store, waiting):
+        found.setdefault((task.stage, task.source), _Cost()).add(task)
+    told: dict[str, list[dict[str, Json]]] = {}
+    for name, source in sources.items():
+        told[name] = list(source["costs"]) if is_released(source) else []
+        for stage in STAGES if not is_released(source) else ():
+            folders = source["units"].get(stage.output, [])
+            cost = found.get((stage.output, folders[0].split("/")[1] if folders else name), _Cost())
+            told[name].append(
+                {
+                    "stage": stage.name, "output": stage.output, "units": len(folders), "seconds": cost.seconds,
+                    "cpu_seconds": cost.cpu_seconds, "bytes": cost.bytes, "peak_rss_mb": cost.peak_rss_mb,
+                }
+            )  # fmt: skip
+    return told
 
 
 def _runs(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sources, computed: frozenset[str]) -> None:
-    """What computing the current units cost, whenever that was: of the journals, the last line that names each."""
-    waiting = {folder for source in sources.values() for folders in source["units"].values() for folder in folders}
-    costs: dict[tuple[str, str], _Cost] = {}
-    number = 0
-    for journal in sorted(store.files("runs"), reverse=True):
-        for text in reversed(store.read(journal).splitlines()):
-            number += 1
-            try:
-                line = orjson.loads(text)
-                for key in line["units"]:
-                    folder = f"{line['stage']}/{line['source']}/{key}"
-                    if folder in waiting:
-                        costs.setdefault((line["stage"], line["source"]), _Cost()).add(number, line)
-                        waiting.remove(folder)
-            except (ValueError, KeyError, TypeError):
-                continue  # the driver was killed while it wrote this line, or it is damaged; the unit's record stands all the same
     rows = []
-    for name, source in sources.items():
-        for stage in STAGES:
-            folders = source["units"].get(stage.output, [])
-            cost = costs.get((stage.output, folders[0].split("/")[1] if folders else name), _Cost())
-            reused = sum(folder not in computed for folder in folders)
-            speed = cost.bytes / 1e6 / cost.seconds if cost.seconds else None
-            rows.append((stage.name, name, len(folders), reused, cost.seconds, cost.cpu_seconds, cost.bytes, speed, cost.peak_rss_mb))
+    for name, costs_of_stages in costs(store, sources).items():
+        for cost in costs_of_stages:
+            units, seconds = cost["units"], cost["seconds"]
+            reused = units - sum(folder in computed for folder in sources[name]["units"].get(cost["output"], []))
+            speed = cost["bytes"] / 1e6 / seconds if seconds else None
+            rows.append((cost["stage"], name, units, reused, seconds, cost["cpu_seconds"], cost["bytes"], speed, cost["peak_rss_mb"]))
     create_table(
         connection, "runs",
         "stage VARCHAR, source VARCHAR, units BIGINT, reused BIGINT, seconds DOUBLE, cpu_seconds DOUBLE, bytes BIGINT, "
@@ -249,8 +255,10 @@ def _failures(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sour
         f"SELECT {quoted(name)} AS source, file, row, reason, detail "
         f"FROM read_parquet({_outputs(store, source, 'documents', 'failures.parquet')})"
         for name, source in sources.items()
+        if not is_released(source)
     ]
-    connection.execute(f"CREATE VIEW failures AS {' UNION ALL '.join(selects)}")
+    columns = "source VARCHAR, file VARCHAR, row BIGINT, reason VARCHAR, detail VARCHAR"
+    connection.execute(f"CREATE VIEW failures AS {' UNION ALL '.join(selects) or findings.refused('failures', columns, sources)}")
 
 
 def _outputs(store: Store, source: Mapping[str, Json], stage: str, name: str) -> str:

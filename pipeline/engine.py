@@ -65,12 +65,13 @@ class Stage:
 @dataclass(frozen=True)
 class Measured:
     """What a task cost: seconds of wall and CPU time of the worker process, its peak resident memory in MiB, and how
-    many bytes of document text the work was about (of input, for stages that see no documents)."""
+    many bytes of document text the work was about (of input, for stages that see no documents). ended: Unix time."""
 
     seconds: float
     cpu_seconds: float
     peak_rss_mb: float
     bytes: int
+    ended: float
 
 
 def execute(root: str, function: str, units: Sequence[Unit]) -> tuple[list[Record], Measured]:
@@ -85,7 +86,7 @@ def execute(root: str, function: str, units: Sequence[Unit]) -> tuple[list[Recor
         records = [store.publish(w.unit, w.folder, c) for w, c in zip(work, counts, strict=True)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size = max(count.get("bytes", units[0].input_bytes) for count in counts)
-    return records, Measured(time.perf_counter() - wall, time.process_time() - cpu, peak, size)
+    return records, Measured(time.perf_counter() - wall, time.process_time() - cpu, peak, size, time.time())
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 In: the units that each source of the store rests on, as the build manifests list them. Out: views over the units' own tables, in which
 a part's number and a row in it have become a source and a document. Nothing is copied. A query reads the rows.parquet of the parts
 that it is about, some 30 bytes per document, besides the table itself.
+
+A source that came in a release (release.py) has no such units: a query that could only be about such sources is an error that says so.
 """
 
 from collections import defaultdict
@@ -12,12 +14,15 @@ from typing import NamedTuple
 
 import duckdb
 
+from pipeline.release import absent, is_released
 from pipeline.scopes import KEYS
-from pipeline.sql import create_table, quoted_list
+from pipeline.sql import create_table, quoted, quoted_list
 from pipeline.store import Store
 from pipeline.unit import Json, Record
 
 Sources = Mapping[str, Mapping[str, Json]]
+
+DOCUMENT = "source VARCHAR, id VARCHAR, file VARCHAR, row BIGINT"  # the columns that each of these views begins with
 
 # View → the units' file, its columns beside part and row, and where they come from.
 VIEWS = {
@@ -30,16 +35,34 @@ VIEWS = {
 
 def write(connection: duckdb.DuckDBPyConnection, store: Store, sources: Sources) -> None:
     """Create the views in the connection's catalog."""
+    released = {name: source for name, source in sources.items() if is_released(source)}
+    built = {name: source for name, source in sources.items() if name not in released}
+    for name, source in released.items():
+        refusal = _refusal("id VARCHAR", absent({name: source}, "no attributes"))
+        connection.execute(f"CREATE VIEW {attributes_view(name)} AS {refusal}")
     listed = cache(store.files)
-    files = {view: list(_files(store, listed, sources, name)) for view, (name, _) in VIEWS.items()}
+    files = {view: list(_files(store, listed, built, name)) for view, (name, _) in VIEWS.items()}
     columns = "view VARCHAR, source VARCHAR, part BIGINT, rows VARCHAR, step VARCHAR, path VARCHAR"
     create_table(connection, "_files", columns, [(view, *file[1:]) for view, found in files.items() for file in found])
     for view, (_, columns) in VIEWS.items():
-        connection.execute(f"CREATE VIEW {view} AS {_select(connection, view, columns, files[view])}")
-    for name, source in sources.items():
+        select = _select(connection, view, columns, files[view]) if built else refused(view, f"{DOCUMENT}, {columns}", released)
+        connection.execute(f"CREATE VIEW {view} AS {select}")
+    for name, source in built.items():
         select = attributes(store, source)
         if select:
             connection.execute(f"CREATE VIEW {attributes_view(name)} AS {select}")
+
+
+def refused(view: str, columns: str, released: Sources) -> str:
+    """The query of a view that no source of the store can answer: an error that says why. columns: "name TYPE, …"."""
+    return _refusal(columns, absent(released, f"no {view}"))
+
+
+def _refusal(columns: str, message: str) -> str:
+    # Not NULLs under a WHERE: a condition on one would be false before the error is met.
+    error = f"error({quoted(message)})"
+    typed = (column.split() for column in columns.split(", "))
+    return f"SELECT {', '.join(f'CAST({error} AS {kind}) AS {name}' for name, kind in typed)} WHERE {error} IS NOT NULL"
 
 
 def attributes_view(source: str) -> str:
@@ -104,7 +127,7 @@ def _select(connection: duckdb.DuckDBPyConnection, view: str, columns: str, file
     """The view's query: a document's source, id, file and row, and what the units' tables say of it."""
     typed = [column.split() for column in columns.split(", ")]
     if not files:
-        first = [("source", "VARCHAR"), ("id", "VARCHAR"), ("file", "VARCHAR"), ("row", "BIGINT")]
+        first = [column.split() for column in DOCUMENT.split(", ")]
         return f"SELECT {', '.join(f'NULL::{kind} AS {name}' for name, kind in (*first, *typed))} WHERE false"
     rows = f"read_parquet({quoted_list(sorted({file.rows for file in files}))}, filename = 'rows', file_row_number = true)"
     selects = []

@@ -21,6 +21,7 @@ from pipeline.permutation import ALGORITHM
 from pipeline.unit import canonical
 
 FORMAT = 1
+REMEDY = "build the mix again"
 Number = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 
@@ -122,23 +123,29 @@ class Lock(Model):
     @classmethod
     def read(cls, path: Path) -> "Lock":
         """Read a lock-file. Raises PipelineError naming what does not hold."""
-        remedy = "build the mix again"
         try:
-            value = orjson.loads(path.read_bytes())  # which takes no NaN, no lone surrogates and no bottomless nesting
+            content = path.read_bytes()
         except OSError as error:
-            raise PipelineError(f"{shown(path)}: cannot be read: {error.strerror}; {remedy}") from error
+            raise PipelineError(f"{shown(path)}: cannot be read: {error.strerror}; {REMEDY}") from error
+        return cls.from_json(content, shown(path))
+
+    @classmethod
+    def from_json(cls, content: bytes, where: str) -> "Lock":
+        """A lock-file's contents. where: what errors call it. Raises PipelineError naming what does not hold."""
+        try:
+            value = orjson.loads(content)  # which takes no NaN, no lone surrogates and no bottomless nesting
         except ValueError as error:
-            raise PipelineError(f"{shown(path)}: is not JSON ({error}); {remedy}") from error
+            raise PipelineError(f"{where}: is not JSON ({error}); {REMEDY}") from error
         found = value.get("format") if isinstance(value, dict) else None
         if found != FORMAT:
-            raise PipelineError(f"{shown(path)}: format {found!r}, this program reads {FORMAT}; {remedy}")
+            raise PipelineError(f"{where}: format {found!r}, this program reads {FORMAT}; {REMEDY}")
         try:
             lock = cls.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
-            raise PipelineError(f"{shown(path)}: {dotted(first['loc'])}: {first['msg']}; {remedy}") from None
+            raise PipelineError(f"{where}: {dotted(first['loc'])}: {first['msg']}; {REMEDY}") from None
         if problem := lock.problem():
-            raise PipelineError(f"{shown(path)}: {problem}; {remedy}")
+            raise PipelineError(f"{where}: {problem}; {REMEDY}")
         return lock
 
     def problem(self) -> str | None:

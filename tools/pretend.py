@@ -121,7 +121,7 @@ class _Engine(Engine):
                 folder = self.store.path(unit.folder)
                 if not folder.exists():
                     self._publish(unit, folder)
-                    measured = asdict(Measured(0.25, 0.2, 300.0, self.made.shape.part_bytes))
+                    measured = asdict(Measured(0.25, 0.2, 300.0, self.made.shape.part_bytes, time.time()))
                     lines.write(json.dumps({"stage": unit.stage, "source": unit.source, "units": [unit.key], **measured}) + "\n")
         return super().run(stage, units, underway)
 

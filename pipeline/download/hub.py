@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pipeline.download import Remote
-from pipeline.download.hub_file import gated, place_of, stream
+from pipeline.download.hub_file import CONNECT_S, SILENCE_S, gated, place_of, stream
 from pipeline.download.transfer import GIT, fetch
 from pipeline.errors import PipelineError
 from pipeline.recipe import Hub, Published, Source, TokenizerSpec
@@ -76,18 +76,36 @@ def listing(source: Source, store: Store | None = None) -> Listing:
     kept = f"downloads/hub/{source.name}.json"
     if store and (found := _kept(store, kept, asked)):
         return found
-    with _explained(source.name, hub.repo, hub.revision, hub.terms):
+    with explained(source.name, hub.repo, hub.revision, hub.terms):
         if hub.gated:
             _ask(f"/api/datasets/{hub.repo}/auth-check")  # the listing is open to all, the files are not
-        commit = hub.revision
-        if not COMMIT.fullmatch(commit):
-            commit = str(_ask(f"/api/datasets/{hub.repo}/revision/{quote(hub.revision, safe='')}?expand=sha").json()["sha"])
+        commit = commit_of(hub.repo, hub.revision)
         files = tuple(sorted(_listed(hub, commit), key=lambda file: file.path))
     if not files:
         raise PipelineError(f"{source.name}: no file of {hub.repo}@{hub.revision} matches {', '.join(hub.files)}")
     if store:
         store.write(kept, canonical({**asked, "commit": commit, "listing": [asdict(file) for file in files]}))
     return Listing(commit, files)
+
+
+def commit_of(repository: str, revision: str) -> str:
+    """The commit that a revision of a data set is now; itself if it is one."""
+    if COMMIT.fullmatch(revision):
+        return revision
+    return str(_ask(f"/api/datasets/{repository}/revision/{quote(revision, safe='')}?expand=sha").json()["sha"])
+
+
+def bound_waiting(seconds: float) -> None:
+    """Let no request of the client wait longer for a byte; by itself it waits for ever."""
+    import httpx2
+    from huggingface_hub.utils import get_session
+
+    get_session().timeout = httpx2.Timeout(seconds, connect=CONNECT_S)
+
+
+def stated(entry: Any) -> str:
+    """What the hub says of the contents of a RepoFile, as a Remote has it."""
+    return str(entry.lfs.sha256) if entry.lfs else f"{GIT}{entry.blob_id}"
 
 
 def declared(source: Source) -> tuple[Hub, Published]:
@@ -103,7 +121,7 @@ def fetch_tokenizer(spec: TokenizerSpec, folder: Path) -> Path:
     repository, revision, name = spec.hub.repo, spec.hub.revision, spec.hub.file
     path = folder / f"{spec.sha256}.json"
     if not path.exists():
-        with _explained(f"tokenizer {spec.name}", repository, revision):
+        with explained(f"tokenizer {spec.name}", repository, revision):
             sizes = [entry.size for entry in _tree(repository, "model", revision, _fixed(name)) if entry.path == name]
         if not sizes:
             raise PipelineError(f"tokenizer {spec.name}: {repository}@{revision} has no {name}; correct its YAML")
@@ -129,8 +147,7 @@ def _listed(hub: Hub, commit: str) -> Iterator[Remote]:
     for folder in _folders(hub.files):
         for entry in _tree(hub.repo, "dataset", commit, folder):
             if _matches(entry.path, hub.files) and not _matches(entry.path, hub.exclude):
-                stated = entry.lfs.sha256 if entry.lfs else f"{GIT}{entry.blob_id}"
-                yield Remote(entry.path, entry.size, stated, place_of(hub.repo, commit, entry.path))
+                yield Remote(entry.path, entry.size, stated(entry), place_of(hub.repo, commit, entry.path))
 
 
 def _tree(repository: str, kind: str, revision: str, folder: str) -> Iterator[Any]:
@@ -173,11 +190,14 @@ def _ask(path: str) -> "httpx2.Response":
 
 
 @contextmanager
-def _explained(name: str, repository: str, revision: str, terms: str | None = None) -> Iterator[None]:
-    """What the client raises, as what a person can do about it, in one line."""
+def explained(
+    name: str, repository: str, revision: str, terms: str | None = None, remedy: str = "pin another in its YAML"
+) -> Iterator[None]:
+    """What the client raises, as what a person can do about it, in one line. remedy: for a revision that is not there."""
     import httpx2
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 
+    bound_waiting(SILENCE_S)
     try:
         yield
     except OfflineModeIsEnabled:
@@ -185,13 +205,13 @@ def _explained(name: str, repository: str, revision: str, terms: str | None = No
     except GatedRepoError:
         raise PipelineError(f"{name}: {gated(repository, terms)}") from None
     except RevisionNotFoundError:
-        raise PipelineError(f"{name}: {repository} has no revision {revision}; pin another in its YAML") from None
+        raise PipelineError(f"{name}: {repository} has no revision {revision}; {remedy}") from None
     except RepositoryNotFoundError:
         raise PipelineError(f"{name}: no {repository} on the hub, or it needs HF_TOKEN") from None
     except HfHubHTTPError as error:
         code = error.response.status_code
-        remedy = "your token may not read it, set another HF_TOKEN" if code in (401, 403) else "run the same command again"
-        raise PipelineError(f"{name}: the hub did not list {repository}: it answered {code}; {remedy}") from None
+        then = "your token may not read it, set another HF_TOKEN" if code in (401, 403) else "run the same command again"
+        raise PipelineError(f"{name}: the hub did not list {repository}: it answered {code}; {then}") from None
     except (httpx2.HTTPError, OSError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise PipelineError(

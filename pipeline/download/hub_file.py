@@ -77,7 +77,7 @@ def _accepted(answer: "httpx2.Response", place: str, repository: str, offset: in
     remedy = {
         401: "it needs a token that may read it: set HF_TOKEN on every machine that downloads",
         403: "your token may not read it: set another HF_TOKEN",
-        404: "that commit is gone or never had it: correct the revision in the source's YAML",
+        404: "that commit is gone or never had it: correct the revision in the source's YAML, or in DATA",
     }
     raise PipelineError(f"{place}: {host} answered {code} {answer.reason_phrase}; {remedy.get(code, 'run the same command again')}")
 

@@ -2,7 +2,8 @@
 
 It serves `<root>/<namespace>/<name>/**` as data sets (and as models) at the commit COMMIT, which `main` points to. Files of LFS_BYTES and
 more are LFS files, with a sha256; smaller ones have a git blob's id, as on the hub. `cdn` moves LFS files to a second origin,
-to which the first redirects with a signed address. `log` has every request; `inject` breaks the next ones.
+to which the first redirects with a signed address. `log` has every request; `inject` breaks the next ones. What is pushed to it
+(hub_uploads.py) makes new commits of a data set, each with a folder of its own.
 """
 
 import hashlib
@@ -12,12 +13,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.pipeline.hub_uploads import LFS_SUFFIXES, OBJECT, WRITES, Uploads, next_commit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LFS_BYTES = 1 << 10
@@ -28,7 +31,7 @@ SIGNED = "/signed/"
 
 @dataclass
 class Fault:
-    """What becomes of the next `times` GET requests whose path holds `match`.
+    """What becomes of the next `times` requests of that method whose path holds `match`.
 
     kind: status (an answer `code` with `headers`), truncate and reset (after so many bytes of the body), slow (`delay` seconds between
     blocks of 16 KiB), corrupt (the bytes in reverse), long (a byte too many), ranges (a Range is ignored).
@@ -41,6 +44,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     after: int = 0
     delay: float = 0.0
+    method: str = "GET"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,13 @@ class Hub(ThreadingHTTPServer):
         self.cdn = False
         self.faults: list[Fault] = []
         self.log: list[Seen] = []
+        self.root = root
+        self.heads: dict[str, str] = {}  # the newest commits of data sets that were pushed to
+        self.messages: list[str] = []  # of their commits
+        self.writable = {"some", "us"}  # who may be pushed to, with `token`
+        self.private: set[str] = set()  # what nobody finds without `token`
+        self.objects: dict[str, bytes] = {}
+        self.parts: dict[tuple[str, int], bytes] = {}
         self._guard = threading.Lock()
 
     @property
@@ -84,16 +95,24 @@ class Hub(ThreadingHTTPServer):
     def inject(self, kind: str, **fields: object) -> None:
         self.faults.append(Fault(kind, **fields))  # type: ignore[arg-type]
 
-    def fault(self, path: str) -> Fault | None:
+    def add_commit(self, repository: str, added: dict[str, bytes], removed: Sequence[str]) -> str:
+        """A commit on the newest one of a data set."""
+        before = self.commits[self.heads[repository]] if repository in self.heads else None
+        commit = next_commit(self.root, before, repository, added, removed)
+        self.commits[commit] = self.root / ".commits" / commit
+        self.heads[repository] = commit
+        return commit
+
+    def fault(self, path: str, method: str = "GET") -> Fault | None:
         with self._guard:
             for fault in self.faults:
-                if fault.times and fault.match in path:
+                if fault.times and fault.method == method and fault.match in path:
                     fault.times -= 1
                     return fault
         return None
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Uploads):
     protocol_version = "HTTP/1.1"
     server: Hub
 
@@ -103,12 +122,27 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_PUT(self) -> None:
+        self._write()
+
     def do_POST(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if path in ("/api/validate-yaml", "/api/repos/create") or path.startswith(OBJECT) or WRITES.fullmatch(path):
+            return self._write()
         asked = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         self._route(parse_qs(asked).get("paths", []) if "json" not in str(self.headers.get("Content-Type")) else json.loads(asked)["paths"])
 
     def do_GET(self) -> None:
         self._route([])
+
+    def _write(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.server.log.append(Seen(self.command, path, None, self.headers["Authorization"], time.monotonic()))
+        fault = self.server.fault(path, self.command)
+        try:
+            self.write(path, self.body(fault), fault)
+        except ConnectionError:
+            self.close_connection = True
 
     def _route(self, paths: list[str]) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -126,12 +160,14 @@ class Handler(BaseHTTPRequestHandler):
         if not (match := file or api):
             return self._answer(404, b"{}")
         repository = match[2]
-        revision = (match[3] if file else match[4]) or hub.main
-        commit = hub.main if revision == "main" else revision
+        main = hub.heads.get(repository, hub.main)
+        revision = (match[3] if file else match[4]) or main
+        commit = main if revision == "main" else revision
         allowed = repository not in hub.gated or self.headers["Authorization"] == f"Bearer {hub.token}"
         if not allowed and (file or match[3] == "auth-check"):
             return self._answer(403, b"{}", **{"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
-        if not any((root / repository).is_dir() for root in hub.commits.values()):
+        hidden = repository in hub.private and self.headers["Authorization"] != f"Bearer {hub.token}"
+        if hidden or not any((root / repository).is_dir() for root in hub.commits.values()):
             return self._answer(404, b"{}", **{"X-Error-Code": "RepoNotFound"})
         if commit not in hub.commits:
             return self._answer(404, b"{}", **{"X-Error-Code": "RevisionNotFound"})
@@ -141,12 +177,13 @@ class Handler(BaseHTTPRequestHandler):
         if match[3] == "tree":
             return self._tree(folder, match[5] or "")
         if match[3] == "paths-info":
-            return self._answer(200, json.dumps([_entry(folder, name) for name in paths if (folder / name).is_file()]).encode())
+            return self._answer(200, json.dumps([entry_of(folder, name) for name in paths if (folder / name).is_file()]).encode())
         siblings = [{"rfilename": name} for name in _names(folder) if (folder / name).is_file()]
-        return self._answer(200, json.dumps({"id": repository, "sha": commit, "siblings": siblings, "tags": []}).encode())
+        told = {"id": repository, "sha": commit, "siblings": siblings, "tags": [], "private": repository in hub.private}
+        return self._answer(200, json.dumps(told).encode())
 
     def _tree(self, folder: Path, below: str) -> None:
-        found = [_entry(folder, name) for name in _names(folder) if not below or name.startswith(f"{below}/")]
+        found = [entry_of(folder, name) for name in _names(folder) if not below or name.startswith(f"{below}/")]
         if not found:
             return self._answer(404, b"{}", **{"X-Error-Code": "EntryNotFound"})
         address = urlsplit(self.path)
@@ -159,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
     def _resolve(self, folder: Path, commit: str, name: str, fault: Fault | None) -> None:
         if not (folder / name).is_file():
             return self._answer(404, b"", **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
-        entry = _entry(folder, name)
+        entry = entry_of(folder, name)
         etag = f'"{entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]}"'
         headers = {"ETag": etag, "X-Repo-Commit": commit}
         if "lfs" in entry:
@@ -197,6 +234,9 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
         self.close_connection = kind != "slow"
 
+    def answer(self, code: int, body: bytes, **headers: str) -> None:
+        self._answer(code, body, **headers)
+
     def _answer(self, code: int, body: bytes, **headers: str) -> None:
         self._head(code, len(body), headers)
         if self.command != "HEAD":
@@ -214,12 +254,12 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def _entry(folder: Path, name: str) -> dict:
+def entry_of(folder: Path, name: str) -> dict:
     if (folder / name).is_dir():
         return {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
     content = (folder / name).read_bytes()
     entry = {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()}
-    if len(content) >= LFS_BYTES:
+    if len(content) >= LFS_BYTES or (content and ".commits" in folder.parts and name.endswith(LFS_SUFFIXES)):
         entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
     return entry
 
