@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import fsync, sha256_of, write_atomically
 from pipeline.readers import Failure, RawFile, reader_for
 from pipeline.taggers.fasttext import one_line, probabilities
@@ -138,7 +138,7 @@ def _split(good: Path, bad: Path, folder: Path, training: Training) -> tuple[dic
 def _lines(folder: Path) -> Iterator[bytes]:
     """Each text below the folder that has a word, as the line that the model will be asked about, by the files' names."""
     if not folder.is_dir():
-        raise PipelineError(f"{folder}: no such folder; name one with texts below it")
+        raise ConfigError(f"{folder}: no such folder; name one with texts below it")
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
         name = path.relative_to(folder).as_posix()
         file = RawFile(name, str(path), path.stat().st_size, "", reader="text" if path.suffix == ".txt" else None)

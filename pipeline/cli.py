@@ -11,11 +11,13 @@ from typing import Annotated
 
 import typer
 
+from pipeline import complete
 from pipeline.errors import ConfigError
-from pipeline.terminal import console, run
+from pipeline.terminal import Exact, console, program, run, visible
 
-app = typer.Typer(help="Raw corpora in, training tokens out.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-Mix = Annotated[str, typer.Option("--mix", help="Which recipe: the name of a file under mixes/.")]
+app = program("Raw corpora in, training tokens out.")
+Recipe = Annotated[str, typer.Option("--mix", help="Which recipe: the name of a file under mixes/.", autocompletion=complete.recipes)]
+Mix = Annotated[str, typer.Option("--mix", help="A mix that was built in the store.", autocompletion=complete.mixes)]
 StoreOption = Annotated[str, typer.Option("--store", help="Where all outputs go: a folder, or a URL such as s3://bucket/prefix.")]
 
 
@@ -27,12 +29,14 @@ class Format(StrEnum):
 
 @app.command()
 def mix(
-    mix: Mix = "olmoe-mix",
-    data: Annotated[str, typer.Option(help="sample, hub, or a folder or URL that holds <source>/** files.")] = "sample",
+    mix: Recipe = "olmoe-mix",
+    data: Annotated[
+        str, typer.Option(help="sample, hub, a folder or URL with <source>/** files, or a release on the hub: owner/name.")
+    ] = "sample",
     store: StoreOption = "data",
     tokens: Annotated[str, typer.Option(help="Length of the training run, such as 50M or 10B. Default: the recipe's.")] = "",
     workers: Annotated[int, typer.Option(min=1, help="Parallel workers; one core each.")] = os.cpu_count() or 1,
-    sources: Annotated[str, typer.Option(help="Narrow the mix to these sources, a,b,c.")] = "",
+    sources: Annotated[str, typer.Option(help="Narrow the mix to these sources, a,b,c.", autocompletion=complete.recipe_sources)] = "",
     scale: Annotated[bool, typer.Option("--scale", help="Build a smaller mix than the recipe asks for if supply is short.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="With DATA=hub: download files as they are read, and keep none.")] = False,
     recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
@@ -57,7 +61,7 @@ def mix(
     print(
         f"{lock.instances:,} instances of {lock.sequence_length:,} tokens; the lock-file is {store}/mixes/{mix}.lock.json\n"
         f"Next: make stats MIX={mix}{elsewhere}   make verify MIX={mix}{elsewhere}   "
-        f"make sql MIX={mix}{elsewhere} Q=\"SELECT * FROM funnel WHERE source = 'wiki'\""
+        f"make sql MIX={mix}{elsewhere} Q=\"SELECT * FROM funnel WHERE source = '{lock.sources[-1].name}'\""
     )
 
 
@@ -72,9 +76,9 @@ def stats(mix: Mix = "olmoe-mix", store: StoreOption = "data") -> None:
 
 @app.command()
 def preview(
-    source: Annotated[str, typer.Option(help="A source that was built in this store.")],
+    source: Annotated[str, typer.Option(help="A source that was built in this store.", autocompletion=complete.mix_sources)],
     where: Annotated[str, typer.Option(help='SQL over attributes, such as "words < 50 OR lines > 9000".')] = "",
-    filters: Annotated[str, typer.Option(help="Files under mixes/filters/, a,b,c: all their predicates.")] = "",
+    filters: Annotated[str, typer.Option(help="Files under mixes/filters/, a,b,c: all of them.", autocompletion=complete.filters)] = "",
     store: StoreOption = "data",
     workers: Annotated[int, typer.Option(min=1, help="For attributes that are not there yet.")] = os.cpu_count() or 1,
     recipes: Annotated[Path | None, typer.Option(help="A folder of recipes of your own instead of mixes/.")] = None,
@@ -131,6 +135,8 @@ def sql(
 
     opened = Store(store)
     if not catalog.is_current(opened):
+        if not catalog.sources(opened):
+            raise ConfigError(f"nothing has been built in {opened.place} yet; run: make mix MIX=olmoe-mix")
         catalog.write(opened, mix, ())
     if not query:
         if "://" in opened.place:
@@ -138,7 +144,8 @@ def sql(
         shell = Path(sys.executable).with_name("duckdb")
         if not shell.exists():
             raise ConfigError(f'no DuckDB shell beside {sys.executable}; run make setup, or give a query: make sql Q="…"')
-        raise typer.Exit(subprocess.call([shell, "-readonly", catalog.path(opened)]))
+        colourless = ["-light-mode", "-cmd", ".highlight off"] if os.environ.get("NO_COLOR") else []
+        raise typer.Exit(subprocess.call([shell, *colourless, "-readonly", catalog.path(opened)]))
     with open_catalog(opened) as connection:
         try:
             cursor = connection.execute(query)
@@ -146,10 +153,9 @@ def sql(
             raise ConfigError(str(error)) from error
         names, rows = [column[0] for column in cursor.description], cursor.fetchall()
     if format is Format.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([names, *rows])
+        csv.writer(Exact(), lineterminator="\n").writerows([names, *rows])
     elif format is Format.json:
-        json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, default=str, ensure_ascii=False)
+        json.dump([dict(zip(names, row, strict=True)) for row in rows], Exact(), default=str, ensure_ascii=False)
         print()
     else:
         from rich.table import Table
@@ -176,11 +182,11 @@ def verify(
     opened, progress = Store(store), Progress()
     problems = find_problems(opened, mix, workers, progress)
     for problem in problems:
-        print(problem)
+        print(visible(str(problem)))
     print(f"{mix}: {len(problems)} things do not hold" if problems else f"{mix}: everything holds")
     if remove and problems:
         for place in remove_damaged(opened, problems, progress):
-            print(f"removed {place}")
+            print(visible(f"removed {place}"))
         print(f"Next: make mix MIX={mix}, with the STORE, DATA and SOURCES that it was built with")
     raise typer.Exit(1 if problems else 0)
 

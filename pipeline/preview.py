@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.fetch import attribute_files
 from pipeline.progress import Progress
 from pipeline.recipe import MIXES
+from pipeline.release import absent, is_released
 from pipeline.rules import Rules, load_filter, load_rules
 from pipeline.sql import quoted_list
 from pipeline.stages import tag
@@ -31,7 +32,7 @@ from pipeline.stats import format_value
 from pipeline.store import Store
 from pipeline.taggers.predicates import SETTINGS, alternatives, check_predicates, columns_of, threshold
 from pipeline.taggers.ready import Ready
-from pipeline.terminal import titled
+from pipeline.terminal import titled, visible
 from pipeline.unit import Artifact, Record
 
 EXCERPT = 160  # characters of an example's text
@@ -94,6 +95,8 @@ def preview(store: Store, source: str, rules: Rules, workers: int, progress: Pro
     built = catalog.sources(store).get(source)
     if built is None:
         raise ConfigError(f"{source} has not been built under {store.place}; run: make mix SOURCES={source}")
+    if is_released(built):
+        raise ConfigError(absent({source: built}, "no documents and no attributes that rules could be tried on"))
     parts = [part for folder in built["units"]["documents"] for part in store.record(folder).named("part-", ".parquet")]
     tokens = [store.record(folder) for folder in built["units"]["tokens"]]
     before = [store.record(folder).output("spans.parquet") for folder in built["units"].get("prepared", [])]
@@ -214,7 +217,8 @@ def show(found: Preview, console: Console) -> None:
                     for name, value in example.values.items()
                 )
                 side = "drops" if example.dropped else "keeps"
-                console.print(f"  {side} {example.id} ({values}): {example.text}", markup=False, overflow="ellipsis", no_wrap=True)
+                shown = visible(f"  {side} {example.id} ({values}): {example.text}")
+                console.print(shown, markup=False, overflow="ellipsis", no_wrap=True)
 
 
 def _share(part: int, whole: int) -> str:

@@ -74,7 +74,7 @@ class Progress:
 
         `underway` tells how many bytes of unfinished units are done, where units take so long that a person wants to know.
         """
-        live = self.console.is_terminal and sys.stderr.isatty()
+        live = self.console.is_interactive and sys.stderr.isatty()
         columns = [
             SpinnerColumn(), TextColumn("{task.description:<9}"), BarColumn(), TextColumn("{task.fields[units]} units"),
             TextColumn("{task.fields[speed]}"), TimeRemainingColumn(),

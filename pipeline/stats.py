@@ -10,6 +10,7 @@ from pipeline import catalog
 from pipeline.errors import ConfigError
 from pipeline.sql import quoted, quoted_list
 from pipeline.store import Store
+from pipeline.terminal import cut, visible
 
 
 def show(store: Store, mix: str, console: Console) -> None:
@@ -103,7 +104,7 @@ def format_value(value: object, share: bool = False) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return visible(cut(str(value)))
     if share:
         return f"{value:.3%}"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"

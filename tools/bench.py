@@ -131,7 +131,7 @@ def _run_pipeline(described: dict[str, Json], workers: int) -> dict[str, Json]:
 
 
 def _show_corpus(console: Console, described: dict[str, Json]) -> None:
-    console.print(f"[bold]Corpus[/]: {described['bytes'] / 1e6:.1f} MB of text, {described['documents']:,} documents")
+    console.print(f"Corpus: {described['bytes'] / 1e6:.1f} MB of text, {described['documents']:,} documents")
     for kind, families in described["families"].items():
         largest = sorted(families.items(), key=lambda entry: -entry[1]["bytes"])
         counts = described["kinds"][kind]

@@ -29,6 +29,7 @@ from statistics import median
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from pipeline.errors import PipelineError
 from pipeline.terminal import console as make_console
@@ -219,7 +220,7 @@ def _show_reached(console: Console, lines: Sequence[Mapping[str, Json]]) -> None
     table = titled("What is to be reached, at the full vocabulary", "", "found", "asked", "")
     for line in lines:
         found, asked = (f"{line[key]:.2g}" if line["asked"] < 0.01 else f"{line[key]:.2f}" for key in ("found", "asked"))
-        table.add_row(line["what"], found, asked, "reached" if line["enough"] else "[red]falls short[/]")
+        table.add_row(line["what"], found, asked, "reached" if line["enough"] else Text("falls short", "red"))
     console.print(table)
 
 

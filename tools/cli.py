@@ -3,19 +3,20 @@
 make calls it. A command's imports are its own, so that `tokenmill --help` and completion take no time.
 """
 
-import typer
-
 from pipeline import cli as pipeline
-from pipeline.terminal import run
+from pipeline.terminal import program, run
+from tools.card.command import card, model_card
+from tools.inspect.command import inspect
+from tools.push.command import push
 from tools.report.command import report
 from trainer import cli as trainer
 
-app = typer.Typer(
-    help="Raw corpora in, training tokens out, and a mixture-of-experts model trained on them.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = program("Raw corpora in, training tokens out, and a mixture-of-experts model trained on them.", completion=True)
 app.registered_commands += [*pipeline.app.registered_commands, *trainer.app.registered_commands]
+app.command()(card)
+app.command()(inspect)
+app.command()(model_card)
+app.command()(push)
 app.command()(report)
 
 

@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.text import Text
 
 from pipeline.terminal import titled
 from pipeline.unit import Json
@@ -22,7 +23,7 @@ def judged(goals: Iterable[Goal]) -> list[dict[str, Json]]:
 def show(console: Console, reached: Sequence[dict[str, Json]]) -> None:
     table = titled("What is to be reached", "", "found", "asked", "")
     for line in reached:
-        verdict = "reached" if line["enough"] else "[red]falls short[/]"
+        verdict = "reached" if line["enough"] else Text("falls short", "red")
         table.add_row(line["what"], f"{line['found']:,.2f}", f"{line['asked']:,.0f}", verdict)
     console.print(table)
 

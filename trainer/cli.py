@@ -3,31 +3,38 @@
 pretrain and anneal hand what was asked for to launch.py; export, generate and trace look at a run. torch is imported when it is needed.
 """
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from pipeline.complete import mixes, recipes
 from pipeline.config import parse_count, shown
 from pipeline.errors import ConfigError
-from pipeline.terminal import console
+from pipeline.terminal import console, exact, program, visible
 from pipeline.terminal import run as run_app
+from trainer import complete
 from trainer.config import apply, load_config, parse_overrides
 
-app = typer.Typer(help="Training tokens in, a mixture-of-experts language model out.", no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False)  # fmt: skip
+app = program("Training tokens in, a mixture-of-experts language model out.")
 Store = Annotated[str, typer.Option(help="Where mixes are, and runs go; of a URL, such as s3://bucket/prefix, into data.")]
-RunName = Annotated[str, typer.Option("--run", help="A run: a folder under <store>/models.")]
-Mix = Annotated[str, typer.Option(help="A mix that is built, or a folder of headerless token files.")]
+RunName = Annotated[str, typer.Option("--run", help="A run: a folder under <store>/models.", autocompletion=complete.runs)]
+Mix = Annotated[str, typer.Option(help="A mix that is built, or a folder of headerless token files.", autocompletion=mixes)]
 Steps = Annotated[int, typer.Option(min=0, help="Stop after this step. 0: at the end of the run.")]
 Tokens = Annotated[str, typer.Option(help="Length of the run, such as 50M or 5T. Default: the configuration's.")]
 Resume = Annotated[str, typer.Option(help="1: go on from the last checkpoint; step-200: from that one.")]
-Set = Annotated[str, typer.Option(help='Values of the configuration to change: "optim.lr=1e-3 model.experts=16".')]
+Model = Annotated[
+    str, typer.Option(help="A file of trainer/configs, or a path that ends in .yaml. Default: olmoe-small.", autocompletion=complete.models)
+]
+Set = Annotated[
+    str, typer.Option(help='Values of the configuration to change: "optim.lr=1e-3 model.experts=16".', autocompletion=complete.settings)
+]
 
 
 @app.command()
 def pretrain(
-    model: Annotated[str, typer.Option(help="A file of trainer/configs, or a path that ends in .yaml. Default: olmoe-small.")] = "",
+    model: Model = "",
     mix: Mix = "",
     run: RunName = "",
     store: Store = "data",
@@ -75,7 +82,9 @@ def anneal(
 @app.command()
 def upcycle(
     run: RunName = "dense-small",
-    model: Annotated[str, typer.Option(help="What it becomes. Default: the run's, with 8 experts of which 2 are chosen.")] = "",
+    model: Annotated[
+        str, typer.Option(help="What it becomes. Default: the run's, with 8 experts of which 2 are chosen.", autocompletion=complete.models)
+    ] = "",
     noise: Annotated[float, typer.Option(help="The share of the experts' weights to draw anew; the paper tried 0.5.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the router and of the noise.")] = 0,
     mix: Mix = "",
@@ -97,12 +106,18 @@ def upcycle(
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[str, typer.Option("--run", help="A run, or with a / in it a Hugging Face folder of OLMoE.")] = "olmoe-small",
-    tasks: Annotated[str, typer.Option(help="Tasks and sets of them, apart by commas: in_loop (default), olmes, none, piqa, …")] = "",
+    run: Annotated[
+        str, typer.Option("--run", help="A run, or with a / in it a Hugging Face folder.", autocompletion=complete.runs)
+    ] = "olmoe-small",
+    tasks: Annotated[
+        str, typer.Option(help="Tasks and sets, apart by commas: in_loop (default), olmes, none, piqa, …", autocompletion=complete.tasks)
+    ] = "",
     items: Annotated[int, typer.Option(min=0, help="Questions of each task, the first ones. 0: all.")] = 0,
-    mix: Annotated[str, typer.Option(help="The mix whose held-out text is scored. Default: the run's. none: no text.")] = "",
+    mix: Annotated[
+        str, typer.Option(help="The mix whose held-out text is scored. Default: the run's. none: no text.", autocompletion=mixes)
+    ] = "",
     data: Annotated[str, typer.Option(help="Where tasks come from: sample (a package), hub, or a folder.")] = "sample",
-    checkpoint: Annotated[str, typer.Option(help="latest, or such as step-200.")] = "latest",
+    checkpoint: Annotated[str, typer.Option(help="latest, or such as step-200.", autocompletion=complete.checkpoints)] = "latest",
     store: Store = "data",
 ) -> None:
     """Score a model on tasks and on held-out text."""
@@ -113,13 +128,15 @@ def evaluate(
 
 @app.command()
 def ablation(
-    name: Annotated[str, typer.Option(help="An experiment of trainer/configs/ablations, all, or mix. Default: list them.")] = "",
-    a: Annotated[str, typer.Option(help="With mix: one mix.")] = "",
-    b: Annotated[str, typer.Option(help="With mix: the other.")] = "",
+    name: Annotated[
+        str, typer.Option(help="One of trainer/configs/ablations, all, or mix. Default: list them.", autocompletion=complete.experiments)
+    ] = "",
+    a: Annotated[str, typer.Option(help="With mix: one mix.", autocompletion=recipes)] = "",
+    b: Annotated[str, typer.Option(help="With mix: the other.", autocompletion=recipes)] = "",
     seeds: Annotated[int, typer.Option(min=0, help="How many. 0: the experiment's.")] = 0,
     tokens: Annotated[str, typer.Option(help="Of each arm. Default: the experiment's.")] = "",
     jobs: Annotated[int, typer.Option(min=1, help="How many to train at a time.")] = 1,
-    tasks: Annotated[str, typer.Option(help="Tasks to score the trained models on, apart by commas.")] = "",
+    tasks: Annotated[str, typer.Option(help="Tasks to score the trained models on, apart by commas.", autocompletion=complete.tasks)] = "",
     items: Annotated[int, typer.Option(min=0, help="Questions of each task. 0: all.")] = 0,
     data: Annotated[str, typer.Option(help="Where a mix that is missing is built from.")] = "sample",
     store: Annotated[str, typer.Option(help="Where mixes, runs and results are: a folder.")] = "data",
@@ -164,9 +181,9 @@ def generate(
             raise ConfigError(f"{run} was trained on token files that name no tokenizer: text cannot be made of its ids")
         ids = Tokenizer.from_file(str(found.tokenizer)).encode(prompt, add_special_tokens=False).ids or [found.eos]
         new = continued(found.model, ids, tokens, found.eos, found.model.config.vocab_size, temperature, seed)
-        print(prompt, end="", flush=True)
+        print(exact(prompt), end="", flush=True)
         for piece in stream_text(found.tokenizer, new):
-            print(piece, end="", flush=True)
+            print(exact(piece), end="", flush=True)
     print()
 
 
@@ -178,16 +195,21 @@ def trace(
     from trainer.trace import show
     from trainer.trace import trace as documents
 
-    show(documents(store, run, step), console())
+    found = documents(store, run, step)
+    show(found, console())
+    place = f"RUN={run}" + ("" if store == "data" else f" STORE={store}")
+    print(f"Next: make inspect {place} INSTANCE={found[0].instance}   make inspect {place} DOC={shlex.quote(visible(found[0].id))}")
 
 
 @app.command()
 def analyze(
-    run: Annotated[str, typer.Option("--run", help="A run, or with a / in it a Hugging Face folder of OLMoE or Mixtral.")] = "olmoe-small",
-    mix: Annotated[str, typer.Option(help="The mix whose held-out text is taken. Default: the run's.")] = "",
+    run: Annotated[
+        str, typer.Option("--run", help="A run, or with a / in it a Hugging Face folder.", autocompletion=complete.runs)
+    ] = "olmoe-small",
+    mix: Annotated[str, typer.Option(help="The mix whose held-out text is taken. Default: the run's.", autocompletion=mixes)] = "",
     texts: Annotated[str, typer.Option(help="Instead of it: a folder with a .txt, .jsonl or .npy file per domain.")] = "",
     tokens: Annotated[str, typer.Option(help="Of each source at most. Default: 208,896, as in the paper.")] = "",
-    checkpoint: Annotated[str, typer.Option(help="latest, or such as step-200.")] = "latest",
+    checkpoint: Annotated[str, typer.Option(help="latest, or such as step-200.", autocompletion=complete.checkpoints)] = "latest",
     adjacent: Annotated[bool, typer.Option(help="Co-activation also as the released script counts it.")] = False,
     store: Store = "data",
 ) -> None:
@@ -199,9 +221,18 @@ def analyze(
     print(f"{shown(page)}: figures and how to read them; the tables are views of: make sql")
 
 
-Recipe = Annotated[str, typer.Option("--mix", help="A recipe of mixes/adaptation, or a path ending in .yaml. Default: small-…, olmoe-….")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--mix",
+        help="A recipe of mixes/adaptation, or a path ending in .yaml. Default: small-…, olmoe-….",
+        autocompletion=complete.adaptations,
+    ),
+]
 Data = Annotated[str, typer.Option(help="sample, hub, or a folder that holds <source>/ folders.")]
-Adapted = Annotated[str, typer.Option("--run", help="A run, an adapted one too, or the path of a Hugging Face folder.")]
+Adapted = Annotated[
+    str, typer.Option("--run", help="A run, an adapted one too, or the path of a Hugging Face folder.", autocompletion=complete.runs)
+]
 
 
 @app.command()

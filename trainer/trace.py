@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from pipeline.config import shown
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.reader import MixReader
+from pipeline.terminal import visible
 from trainer.metrics import read, read_step
 from trainer.run import Run
 
@@ -31,6 +32,7 @@ class TracedDocument(NamedTuple):
 
     rank: int
     position: int  # of the instance in the step's batch
+    instance: int  # of the run: what `make inspect RUN= INSTANCE=` takes
     source: str
     id: str
     file: str
@@ -72,7 +74,7 @@ def trace(store: Path | str, run: str, step: int) -> list[TracedDocument]:
             text = tokenizer.decode(ids, skip_special_tokens=False)[:TEXT]
             found.append(
                 TracedDocument(
-                    row["rank"] if row else 0, position, place.source, part.id, part.file, part.row, part.start, part.length,
+                    row["rank"] if row else 0, position, index, place.source, part.id, part.file, part.row, part.start, part.length,
                     part.offset, text,
                 )
             )  # fmt: skip
@@ -82,17 +84,17 @@ def trace(store: Path | str, run: str, step: int) -> list[TracedDocument]:
 def show(documents: Sequence[TracedDocument], console: Console) -> None:
     """As a table, a line per document; a position's instance is named once."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("rank", "position", "source", "start", "length", "offset", "document", "text"):
-        number = heading in ("rank", "position", "start", "length", "offset")
+    for heading in ("rank", "position", "instance", "source", "start", "length", "offset", "document", "text"):
+        number = heading in ("rank", "position", "instance", "start", "length", "offset")
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=number or heading == "source")
     before = None
     for document in documents:
-        instance = (str(document.rank), str(document.position), document.source)
+        instance = (str(document.rank), str(document.position), str(document.instance), document.source)
         numbers = (f"{number:,}" for number in (document.start, document.length, document.offset))
         place = f"{document.file}#{document.row}"
         name = document.id if document.id == place else f"{document.id} ({place})"
-        words = map(Text, (name, " ".join(document.text.split())))  # Text, for an id may hold what would be markup in a string
-        table.add_row(*(("", "", "") if instance == before else instance), *numbers, *words)
+        words = (Text(visible(text)) for text in (name, " ".join(document.text.split())))  # Text: an id may hold what is markup in a string
+        table.add_row(*(("", "", "", "") if instance == before else instance), *numbers, *words)
         before = instance
     console.print(table)
 

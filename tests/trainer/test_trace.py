@@ -122,8 +122,8 @@ def test_the_table_has_a_line_for_every_document(store: Path, capsys: pytest.Cap
     show(found, Console(width=250))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(found)
-    assert [line.split()[:3] == ["0", str(part.position), part.source] for line, part in zip(lines[1:], found, strict=True)] == [
-        part.start == 0 for part in found
-    ]
+    assert [
+        line.split()[:4] == ["0", str(part.position), str(part.instance), part.source] for line, part in zip(lines[1:], found, strict=True)
+    ] == [part.start == 0 for part in found]
     for line, part in zip(lines[1:], found, strict=True):
         assert part.id in line and f"{part.file}#{part.row}" in line and " ".join(part.text.split()) in line
