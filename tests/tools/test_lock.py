@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from pipeline.errors import PipelineError
 from tools import audit
-from tools.lock import LOCKS, ROOT, pinned
+from tools.lock import BELOW, LOCKS, ROOT, pinned
 
 
 def entries(name: str) -> dict[str, tuple[str, list[str]]]:
@@ -26,8 +26,7 @@ def entries(name: str) -> dict[str, tuple[str, list[str]]]:
 def test_every_requirement_of_the_project_is_locked_within_its_bounds(extra: str | None) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = project["optional-dependencies"][extra] if extra else project["dependencies"]
-    below = {"trainer": ["torch"], "adapt": ["torch", "trainer"], "dev": ["torch", "trainer", "adapt", "share", "docs"]}.get(extra or "", [])
-    names = ["install", "pipeline", *below, *([extra] if extra else [])]
+    names = ["install", "pipeline", *BELOW.get(extra or "", ()), *([extra] if extra else [])]
     locked = {package: version for name in names for package, (version, _) in entries(name).items()}
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement

@@ -12,10 +12,10 @@ from pipeline.store import Store
 from tests.browser import opened, screenshot
 from tests.tools.made_run import analysed, write_run
 from tools.report import model
-from tools.report.axes import alike, merged
 from tools.report.blocks import Chart, Documents, Pair, Part, Section, Table, Text
 from tools.report.compare import side_by_side
-from tools.report.curves import apart, several, tokens
+from tools.report.compare.axes import alike, merged
+from tools.report.model.curves import apart, several, tokens
 from tools.report.page import render
 
 HOSTILE = "</script><b onmouseover=alert(1)>"

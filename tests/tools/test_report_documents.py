@@ -21,18 +21,19 @@ from pipeline.taggers import TAGGERS as ALL_TAGGERS
 from pipeline.taggers.predicates import SETTINGS
 from tests.browser import opened, screenshot
 from tests.pipeline.curated import EVALUATION, FOOTER, MAIL, made, write_all
-from tools.report import documents, sources
+from tools.report import documents
 from tools.report.blocks import Documents, Part, Table
-from tools.report.evidence import listed, marks
-from tools.report.evidence import text as text_module
-from tools.report.evidence.text import SHOWN, Mark, Text
-from tools.report.evidence.tokens import longest_repeat
-from tools.report.evidence.twins import common
-from tools.report.excerpt import excerpt, visible
-from tools.report.margins import comparisons, distances, first_match, patterns
-from tools.report.samples import DROPPED, JUST_DROPPED, JUST_PASSED
-from tools.report.sources import Place
-from tools.report.texts import Document
+from tools.report.documents import sources
+from tools.report.documents.evidence import listed, marks
+from tools.report.documents.evidence import text as text_module
+from tools.report.documents.evidence.text import SHOWN, Mark, Text
+from tools.report.documents.evidence.tokens import longest_repeat
+from tools.report.documents.evidence.twins import common
+from tools.report.documents.excerpt import excerpt, visible
+from tools.report.documents.margins import comparisons, distances, first_match, patterns
+from tools.report.documents.samples import DROPPED, JUST_DROPPED, JUST_PASSED
+from tools.report.documents.sources import Place
+from tools.report.documents.texts import Document
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page

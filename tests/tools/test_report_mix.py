@@ -25,24 +25,14 @@ from pipeline.store import Store
 from pipeline.taggers.predicates import columns_of
 from tests.browser import opened, screenshot
 from tests.tools import million
-from tools.report import (
-    mix,
-    mix_attributes,
-    mix_duplicates,
-    mix_funnel,
-    mix_languages,
-    mix_lengths,
-    mix_shares,
-    mix_sources,
-    mix_times,
-    mix_validation,
-)  # fmt: skip
+from tools.report import mix
 from tools.report.blocks import Chart, Part, Section, Table, Text
-from tools.report.mix_histograms import bins
-from tools.report.mix_limits import Limit, limits
-from tools.report.mix_marks import named
-from tools.report.mix_sources import BuiltMix
-from tools.report.mix_values import values_chart
+from tools.report.mix import attributes, duplicates, funnel, languages, lengths, shares, sources, times, validation  # fmt: skip
+from tools.report.mix.histograms import bins
+from tools.report.mix.limits import Limit, limits
+from tools.report.mix.marks import named
+from tools.report.mix.sources import BuiltMix
+from tools.report.mix.values import values_chart
 from tools.report.page import LARGEST, render
 from tools.report.vega import scripts
 
@@ -86,7 +76,7 @@ def found(request: pytest.FixtureRequest) -> BuiltMix:
 
 def test_shares_are_the_lock_files(built: Store) -> None:
     mix = of(built)
-    section = mix_shares.section(mix)
+    section = shares.section(mix)
     drawn = {(row["source"], row["of the instances"]): row["share"] for row in rows(charts(section)["Requested beside obtained"])}
     for source in mix.lock.sources:
         assert (drawn[source.name, "requested"], drawn[source.name, "obtained"]) == (source.requested_share, source.obtained_share)
@@ -95,7 +85,7 @@ def test_shares_are_the_lock_files(built: Store) -> None:
 
 
 def test_the_bars_of_a_source_descend_from_what_was_read_to_what_is_trained_on(found: BuiltMix) -> None:
-    drawn = charts(mix_funnel.section(found))
+    drawn = charts(funnel.section(found))
     for source in found.sources:
         steps = rows(drawn[f"{source.name}: from raw files to tokens"])
         documents = ledger(found, source.name)
@@ -115,7 +105,7 @@ def test_the_bars_of_a_source_descend_from_what_was_read_to_what_is_trained_on(f
 
 def test_the_fates_of_a_source_are_all_of_its_text(found: BuiltMix) -> None:
     shares: dict[str, float] = defaultdict(float)
-    for row in rows(charts(mix_funnel.section(found))["What became of the text"]):
+    for row in rows(charts(funnel.section(found))["What became of the text"]):
         shares[row["source"]] += row["share of the text"]
     assert shares == {source.name: pytest.approx(1) for source in found.sources}
 
@@ -123,7 +113,7 @@ def test_the_fates_of_a_source_are_all_of_its_text(found: BuiltMix) -> None:
 def test_reasons_come_in_the_order_in_which_they_are_blamed(built: Store, curated: Store) -> None:
     mix = of(built)
     assert mix.blame(mix.sources[2]) == ["too_short", "repetition", "exact_duplicate"]  # not by name, as the manifest has them
-    steps = [row["step"] for row in rows(charts(mix_funnel.section(of(curated)))["web: from raw files to tokens"])]
+    steps = [row["step"] for row in rows(charts(funnel.section(of(curated)))["web: from raw files to tokens"])]
     order = ["own/short", "own/contaminated", "url_duplicate", "exact_duplicate", "near_duplicate"]
     assert [step for step in steps if step in order] == order
 
@@ -134,9 +124,9 @@ def test_a_rule_that_is_called_as_a_split_is_a_rule(built: Store) -> None:
     line = {"stage": "filter", "reason": "validation", "documents": 3, "bytes": 300, "tokens": 30}
     manifest["sources"]["web"]["funnel"].append(line)
     changed = replace(mix, manifest=manifest)
-    before, after = (tables(mix_validation.section(each))["Held-out documents"].rows[0][1] for each in (mix, changed))
+    before, after = (tables(validation.section(each))["Held-out documents"].rows[0][1] for each in (mix, changed))
     assert before == after
-    step = next(row for row in rows(charts(mix_funnel.section(changed))["web: from raw files to tokens"]) if row["step"] == "validation")
+    step = next(row for row in rows(charts(funnel.section(changed))["web: from raw files to tokens"]) if row["step"] == "validation")
     assert (step["what"], step["documents"]) == ("taken away", 3)
 
 
@@ -148,7 +138,7 @@ def test_an_attributes_bars_are_all_documents_and_those_its_rules_drop(found: Bu
                 asked[column, source.name].add(reason)
     drawn: Counter[tuple[str, str]] = Counter()
     dropped: Counter[tuple[str, str]] = Counter()
-    for title, chart in charts(mix_attributes.section(found)).items():
+    for title, chart in charts(attributes.section(found)).items():
         for row in rows(chart):
             drawn[title, row["source"]] += row["documents"]
             dropped[title, row["source"]] += row["dropped"]
@@ -160,7 +150,7 @@ def test_an_attributes_bars_are_all_documents_and_those_its_rules_drop(found: Bu
 
 
 def test_no_bar_is_on_both_sides_of_a_line(built: Store) -> None:
-    drawn = charts(mix_attributes.section(of(built)))
+    drawn = charts(attributes.section(of(built)))
     assert drawn.keys() == {"stars", "token_repeats", "unicode_words"} and next(iter(drawn)) == "stars"  # which drops most
     for column, dropped in {"stars": "< 2", "token_repeats": ">= 32", "unicode_words": "< 25"}.items():
         fates = {"none" if not row["dropped"] else "all" if row["dropped"] == row["documents"] else "some" for row in rows(drawn[column])}
@@ -237,25 +227,25 @@ def test_what_documents_hold_is_shown_as_one_short_line(value: object, shown: st
 
 
 def test_lengths_are_those_of_the_documents_that_are_kept(found: BuiltMix) -> None:
-    section = mix_lengths.section(found)
+    section = lengths.section(found)
     numbers = {row[0]: row for row in tables(section)["Tokens per document, in numbers"].rows}
     bars, ratios = (charts(section)[title] for title in ("Tokens per document", "Bytes per token"))
     for source in found.sources:
         kept = [row for row in ledger(found, source.name) if row["kept"]]
-        lengths = np.array([row["tokens"] for row in kept])
-        shares = [int(np.quantile(lengths, share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
-        assert numbers[source.name] == [source.name, len(kept), pytest.approx(lengths.mean()), *shares, lengths.max()]
+        tokens = np.array([row["tokens"] for row in kept])
+        quantiles = [int(np.quantile(tokens, share)) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
+        assert numbers[source.name] == [source.name, len(kept), pytest.approx(tokens.mean()), *quantiles, tokens.max()]
         for row in (row for row in rows(bars) if row["source"] == source.name):
-            assert row["documents"] == sum(row["from"] <= length < row["to"] for length in lengths.tolist())
+            assert row["documents"] == sum(row["from"] <= length < row["to"] for length in tokens.tolist())
         assert sum(row["documents"] for row in rows(ratios) if row["source"] == source.name) == len(kept)
 
 
 def test_duplicates_are_grouped_with_the_document_that_stays(built: Store, curated: Store) -> None:
     """`built` has web[3] three times, once beyond upper case, and web[30] in the code; every group of `curated` is a pair."""
-    sizes = {row["documents in a group"]: row["groups"] for row in rows(charts(mix_duplicates.section(of(built)))["Groups by size"])}
+    sizes = {row["documents in a group"]: row["groups"] for row in rows(charts(duplicates.section(of(built)))["Groups by size"])}
     assert sizes == {"2": 1, "3": 1}
     mix = of(curated)
-    section = mix_duplicates.section(mix)
+    section = duplicates.section(mix)
     dropped = Counter(row["dropped_by"] for source in ("web", "forum") for row in ledger(mix, source))
     for method, groups, documents, gone, largest in tables(section)["Groups of duplicates"].rows:
         assert gone == dropped[f"{method}_duplicate"] == groups and (documents, largest) == (gone + groups, 2)
@@ -264,7 +254,7 @@ def test_duplicates_are_grouped_with_the_document_that_stays(built: Store, curat
 
 def test_the_validation_set_is_what_the_ledger_holds_out(built: Store) -> None:
     mix = of(built)
-    for name, documents, share, expected, tokens in tables(mix_validation.section(mix))["Held-out documents"].rows:
+    for name, documents, share, expected, tokens in tables(validation.section(mix))["Held-out documents"].rows:
         held = [row for row in ledger(mix, str(name)) if row["split"] == "validation"]
         kept = [row for row in ledger(mix, str(name)) if row["kept"]]
         assert (documents, tokens) == (len(held), sum(row["tokens"] for row in held)) and share == len(held) / len(kept)
@@ -274,11 +264,11 @@ def test_the_validation_set_is_what_the_ledger_holds_out(built: Store) -> None:
 
 def test_languages_of_a_sample_are_those_of_kept_documents(built: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = of(built)
-    monkeypatch.setattr(mix_languages, "SAMPLE", 30)
+    monkeypatch.setattr(languages, "SAMPLE", 30)
     for source in mix.sources:
         kept = {row["id"] for row in ledger(mix, source.name) if row["kept"]}
-        sampled = [name for table in mix_languages._sampled(mix, source) for name in table["id"].to_pylist()]
-        assert sampled == [name for table in mix_languages._sampled(mix, source) for name in table["id"].to_pylist()]
+        sampled = [name for table in languages._sampled(mix, source) for name in table["id"].to_pylist()]
+        assert sampled == [name for table in languages._sampled(mix, source) for name in table["id"].to_pylist()]
         assert set(sampled) <= kept and min(20, len(kept)) <= len(sampled) <= 40
 
 
@@ -286,7 +276,7 @@ def test_without_the_model_all_but_the_languages_is_there(built: Store, monkeypa
     def missing() -> Path:
         raise PipelineError("pypi cannot be reached")
 
-    monkeypatch.setattr(mix_languages, "_model", missing)
+    monkeypatch.setattr(languages, "_model", missing)
     with open_catalog(built) as connection:
         part = mix.part(built, connection, "small")
     sections = {section.id: section for section in part.sections}
@@ -309,9 +299,9 @@ def test_an_unknown_mix_is_refused(built: Store) -> None:
 def test_of_a_large_source_tables_from_all_over_are_read(built: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     source = of(built).sources[0]
     assert source.spread(["a", "b", "c", "d"]) == ["a", "b", "c", "d"]
-    monkeypatch.setattr(mix_sources, "AT_MOST", source.total("documents") // 2 + 1)
+    monkeypatch.setattr(sources, "AT_MOST", source.total("documents") // 2 + 1)
     assert source.spread(["a", "b", "c", "d"]) == ["a", "c"] and [each.name for each in of(built).sampled()] == ["web"]
-    assert "web" in mix_lengths.section(of(built)).intro
+    assert "web" in lengths.section(of(built)).intro
 
 
 def test_a_damaged_table_is_an_error_that_says_what_to_do(built: Store, tmp_path: Path) -> None:
@@ -319,7 +309,7 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(built: Store, tmp_path
     manifest = json.loads(json.dumps(dict(mix.manifest)))
     manifest["sources"]["web"]["units"]["shards"] = ["shards/web/" + "0" * 32]
     with pytest.raises(PipelineError, match="make verify"):
-        mix_lengths.section(replace(mix, manifest=manifest))
+        lengths.section(replace(mix, manifest=manifest))
 
 
 def test_of_a_release_what_it_holds_is_shown_and_the_rest_is_said_to_be_missing(built: Store) -> None:
@@ -332,13 +322,13 @@ def test_of_a_release_what_it_holds_is_shown_and_the_rest_is_said_to_be_missing(
         source["costs"] = [cost, {**cost, "stage": "edit", "output": "edited", "units": 0}]
         SourceBooks.model_validate(source)
     released = replace(mix, manifest=manifest)
-    assert charts(mix_lengths.section(released)) == charts(mix_lengths.section(mix))
-    steps = {chart: len(rows(drawn)) for chart, drawn in charts(mix_funnel.section(released)).items()}
-    assert steps == {chart: len(rows(drawn)) for chart, drawn in charts(mix_funnel.section(mix)).items()}
-    for section in (mix_attributes.section(released), mix_duplicates.section(released), mix_languages.section(released)):
+    assert charts(lengths.section(released)) == charts(lengths.section(mix))
+    steps = {chart: len(rows(drawn)) for chart, drawn in charts(funnel.section(released)).items()}
+    assert steps == {chart: len(rows(drawn)) for chart, drawn in charts(funnel.section(mix)).items()}
+    for section in (attributes.section(released), duplicates.section(released), languages.section(released)):
         [text] = section.blocks
         assert isinstance(text, Text) and "someone/small" in text.text
-    [stage] = tables(mix_times.section(released))["Stages"].rows
+    [stage] = tables(times.section(released))["Stages"].rows
     assert stage == ["read", 3.0, None, None, None, 12.0, 9.0, 1 / 3, 9.0]
 
 
@@ -360,14 +350,14 @@ def test_a_stages_time_is_that_in_which_any_of_its_tasks_ran() -> None:
         spans = [(begin, begin + rng.randrange(1, 30)) for begin in (rng.randrange(100) for _ in range(rng.randrange(1, 12)))]
         done = [journal.Task("tokens", "web", float(end - begin), 0.5, 1.0, 1, 1_000.0 + end) for begin, end in spans]
         running = [sum(begin <= second < end for begin, end in spans) for second in range(130)]
-        found = mix_times.span(done)
+        found = times.span(done)
         assert found is not None and found.seconds == pytest.approx(sum(count > 0 for count in running))
         assert found.most == max(running) and found.cores == pytest.approx(sum(running) / found.seconds)
-    assert mix_times.span([*done, replace(done[0], ended=None)]) is None
+    assert times.span([*done, replace(done[0], ended=None)]) is None
 
 
 def test_the_time_of_every_stage_is_there(built: Store) -> None:
-    section = mix_times.section(of(built))
+    section = times.section(of(built))
     rows_of_stages = tables(section)["Stages"].rows
     assert all(row[2] is not None and row[4] == 1 for row in rows_of_stages)  # built on one core, in this process
     assert [row[0] for row in rows_of_stages] == ["read", "tokenize", "tag", "filter", "hold out", "dedupe", "decide", "gather"]
@@ -395,7 +385,7 @@ def test_english_is_told_from_german(tmp_path: Path) -> None:
     million.write_pool(tmp_path)
     store = Store(tmp_path / "store")
     build(Request(million.MIX, store.root, str(tmp_path / "pool"), workers=1, recipes=tmp_path / "recipes", scale=True), Progress())
-    shares = {row[0]: (row[1], row[2]) for row in tables(mix_languages.section(of(store)))["Languages, and how they are known"].rows}
+    shares = {row[0]: (row[1], row[2]) for row in tables(languages.section(of(store)))["Languages, and how they are known"].rows}
     assert "by the attribute lid" in str(shares["web"][1]) and "a sample of" in str(shares["notes"][1])
     assert "German" in str(shares["notes"][0]) and "German" not in str(shares["web"][0])  # which has a rule against it
 

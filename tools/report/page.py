@@ -21,8 +21,8 @@ from tools.report.vega import Script
 
 HERE = Path(__file__).parent
 LARGEST = 5_000_000  # bytes of a page
-STYLES = ("report.css", "documents.css")
-OWN_SCRIPTS = ("report.js", "documents.js")
+STYLES = ("report.css", "documents/documents.css")
+OWN_SCRIPTS = ("report.js", "documents/documents.js")
 T = TypeVar("T", Chart, Documents)
 
 
