@@ -1,4 +1,4 @@
-"""`make report-picture`: docs/report.png, the beginning of the report on a mix, as a browser shows it.
+"""`make report-picture`: docs/report.png, a window of the report on a mix, as a browser shows it.
 
 In: a store with the mix, and Chromium. Out: a PNG, 1280 by 960 points. Cost: the report's, and a second.
 """
@@ -17,6 +17,7 @@ PICTURE = Path(__file__).parents[1] / "docs" / "report.png"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 REMEDY = "apt-get install chromium (Debian, Ubuntu), dnf install chromium (Fedora)"
 DRAWN = "html[data-drawn=all]"  # report.js
+SHOWN = "mix-shares"  # the section at the window's top
 
 
 def main() -> None:
@@ -41,8 +42,9 @@ def draw(page: Path, picture: Path) -> None:
         raise ConfigError(f"no Chromium here; get it with: {REMEDY}")
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(executable_path=browser).new_page(viewport={"width": 1280, "height": 960}, color_scheme="light")
-        window.goto(page.absolute().as_uri())
+        window.goto(f"{page.absolute().as_uri()}#{SHOWN}")
         window.locator(DRAWN).wait_for()
+        window.locator(f"#{SHOWN}").evaluate("section => section.scrollIntoView({behavior: 'instant'})")
         window.screenshot(path=picture)
 
 
