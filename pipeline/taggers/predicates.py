@@ -42,7 +42,7 @@ class PredicateError(ConfigError):
 @cache
 def columns_of(sql: str) -> frozenset[str]:
     """The columns that a predicate names, in lower case. Raises PredicateError if `sql` is not one plain expression."""
-    return frozenset(_columns(_parse(sql)))
+    return frozenset(_columns(parsed(sql)))
 
 
 def check_predicates(drop: Mapping[str, str], more: Mapping[str, pa.DataType] | None = None) -> None:
@@ -62,20 +62,20 @@ def check_predicates(drop: Mapping[str, str], more: Mapping[str, pa.DataType] | 
 
 def alternatives(sql: str) -> list[str]:
     """The sides of a predicate's outermost OR, each as SQL; the predicate itself if there is none."""
-    expression = _parse(sql)
+    expression = parsed(sql)
     if expression["type"] != "CONJUNCTION_OR":
         return [sql]
-    return [_spelled(side) for side in expression["children"]]
+    return [spelled(side) for side in expression["children"]]
 
 
 def threshold(sql: str) -> tuple[str, str] | None:
     """Column and constant of a predicate that compares just one column with just one constant, such as `stars < 2`."""
-    comparisons = [node for node in _walk(_parse(sql)) if node.get("class") in ("COMPARISON", "BETWEEN")]
+    comparisons = [node for node in walk(parsed(sql)) if node.get("class") in ("COMPARISON", "BETWEEN")]
     if len(comparisons) != 1 or comparisons[0]["class"] != "COMPARISON":
         return None
     sides = {side["class"]: side for side in (comparisons[0]["left"], comparisons[0]["right"])}
     if sides.keys() == {"COLUMN_REF", "CONSTANT"}:
-        return sides["COLUMN_REF"]["column_names"][-1].lower(), _spelled(sides["CONSTANT"])
+        return sides["COLUMN_REF"]["column_names"][-1].lower(), spelled(sides["CONSTANT"])
     return None
 
 
@@ -117,7 +117,7 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 
 
 @cache
-def _database() -> duckdb.DuckDBPyConnection:
+def database() -> duckdb.DuckDBPyConnection:
     """An empty in-memory database that reaches nothing outside itself. Every use takes a cursor of its own."""
     connection = duckdb.connect(
         ":memory:",
@@ -141,14 +141,14 @@ def _functions() -> dict[str, bool]:
         SELECT function_name, bool_and(function_type = 'scalar' AND stability = 'CONSISTENT')
         FROM duckdb_functions() GROUP BY function_name
     """
-    return dict(_database().cursor().execute(query).fetchall())
+    return dict(database().cursor().execute(query).fetchall())
 
 
-def _parse(sql: str) -> dict[str, Any]:
-    """The parse tree of one expression."""
+def parsed(sql: str) -> dict[str, Any]:
+    """The parse tree of one expression, as DuckDB has it. Raises PredicateError for anything else."""
     if len(sql) > LENGTH:
         raise PredicateError("", f"{sql[:80]!r} … has {len(sql):,} characters; a predicate has at most {LENGTH:,}")
-    (text,) = _database().cursor().execute("SELECT json_serialize_sql(?)", [f"SELECT {sql}\n"]).fetchall()[0]
+    (text,) = database().cursor().execute("SELECT json_serialize_sql(?)", [f"SELECT {sql}\n"]).fetchall()[0]
     tree = json.loads(text)
     if tree["error"]:
         raise PredicateError("", f"{sql!r} is not SQL: {tree['error_message']}")
@@ -164,7 +164,7 @@ def _parse(sql: str) -> dict[str, Any]:
     ):
         raise PredicateError("", f"{sql!r} is more than one expression, such as `stars < 2`")
     expression = nodes[0]["select_list"][0]
-    for node in _walk(expression):
+    for node in walk(expression):
         kind = node.get("class")
         if kind is not None and kind not in _EXPRESSIONS:
             raise PredicateError("", f"{sql!r} has a {kind.lower()}; a predicate sees one document and has none")
@@ -184,32 +184,33 @@ def _reason_against(function: str) -> str:
     return "has no bound on its time and memory, or says another thing elsewhere; what can be called: pipeline/taggers/functions.py"
 
 
-def _spelled(expression: dict[str, Any]) -> str:
-    """An expression of a parse tree as SQL."""
-    cursor = _database().cursor()
-    ((text,),) = cursor.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()
-    tree = json.loads(text)
+def spelled(expression: dict[str, Any]) -> str:
+    """An expression of a parse tree as SQL, without parentheses around it."""
+    cursor = database().cursor()
+    ((one,),) = cursor.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()
+    tree = json.loads(one)
     tree["statements"][0]["node"]["select_list"] = [expression]
     ((sql,),) = cursor.execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
-    spelled = sql.removeprefix("SELECT ")
-    return spelled[1:-1] if spelled.startswith("(") and spelled.endswith(")") and spelled.count("(") == 1 else spelled
+    text = sql.removeprefix("SELECT ")
+    return text[1:-1] if text.startswith("(") and text.endswith(")") and text.count("(") == 1 else text
 
 
-def _walk(node: object) -> Iterator[dict[str, Any]]:
+def walk(node: object) -> Iterator[dict[str, Any]]:
+    """A parse tree's nodes, each before what is in it."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, list):
         for child in node:
-            yield from _walk(child)
+            yield from walk(child)
 
 
 def _columns(expression: dict[str, Any]) -> list[str]:
-    return [".".join(node["column_names"]).lower() for node in _walk(expression) if node.get("class") == "COLUMN_REF"]
+    return [".".join(node["column_names"]).lower() for node in walk(expression) if node.get("class") == "COLUMN_REF"]
 
 
 def _check(sql: str, known: Mapping[str, pa.DataType]) -> None:
-    columns = _columns(_parse(sql))
+    columns = _columns(parsed(sql))
     for column in columns:
         if column not in known:
             hint = _nearest(column, known) or f"; known: {', '.join(sorted(known))}"
@@ -243,7 +244,7 @@ def _evaluate(table: pa.Table, predicates: Sequence[str]) -> np.ndarray:
 
 
 def _query(table: pa.Table, sql: str) -> duckdb.DuckDBPyConnection:
-    cursor = _database().cursor()
+    cursor = database().cursor()
     cursor.register("attributes", table)
     return cursor.execute(sql)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.taggers.functions import FUNCTIONS
-from pipeline.taggers.predicates import PredicateError, _database, _functions, check_predicates, decide
+from pipeline.taggers.predicates import PredicateError, _functions, check_predicates, database, decide
 
 
 def test_every_function_that_a_predicate_may_call_is_pure_and_there() -> None:
@@ -85,7 +85,7 @@ def test_the_connection_that_predicates_run_on_reaches_nothing_even_by_whole_sta
     secret.write_text("a\n1\n")
     a_table_of_this_program = pa.table({"a": [1]})
     with pytest.raises(duckdb.Error):
-        _database().cursor().execute(sql.format(folder=tmp_path, secret=secret)).fetchall()
+        database().cursor().execute(sql.format(folder=tmp_path, secret=secret)).fetchall()
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"] and a_table_of_this_program.num_rows == 1
 
 
@@ -113,4 +113,4 @@ def test_a_day_begins_at_the_same_time_on_every_machine() -> None:
     table = pa.table({"created": ["2020-01-01 00:30:00+00", "2020-01-01 23:30:00+02"]})
     decided = decide(table, {"midnight": "hour(created::TIMESTAMPTZ) = 0"})
     assert decided["dropped_by"].to_pylist() == ["midnight", None]
-    assert _database().cursor().execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+    assert database().cursor().execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]

@@ -8,16 +8,12 @@ A comparison's distance is |value - limit| / |limit| where it does not say so, a
 side does, `AND` when all its sides do: min and sum, as in the quantitative semantics of temporal logic (Donzé and Maler 2010).
 """
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-import duckdb
+from pipeline.taggers.predicates import database, parsed, spelled, walk
 
-from pipeline.taggers.predicates import SETTINGS, columns_of
-
-Node = Mapping[str, Any]
+Node = dict[str, Any]
 NEVER = "'infinity'::DOUBLE"
 SYMBOLS = {
     "COMPARE_LESSTHAN": "<", "COMPARE_LESSTHANOREQUALTO": "≤", "COMPARE_GREATERTHAN": ">", "COMPARE_GREATERTHANOREQUALTO": "≥",
@@ -45,23 +41,23 @@ class Pattern(NamedTuple):
 def comparisons(sql: str) -> list[Comparison]:
     """The orderings in a predicate that have a column by itself on one side, in their order. Raises PredicateError."""
     orderings = []
-    for node in _walk(_parsed(sql)):
+    for node in walk(parsed(sql)):
         for symbol, value, limit in _orderings(node):
             if value["class"] == "COLUMN_REF":
-                orderings.append(Comparison(_name(value), symbol, _spelled(limit)))
+                orderings.append(Comparison(_name(value), symbol, spelled(limit)))
             elif limit["class"] == "COLUMN_REF":
-                orderings.append(Comparison(_name(limit), MIRRORED[symbol], _spelled(value)))
+                orderings.append(Comparison(_name(limit), MIRRORED[symbol], spelled(value)))
     return orderings
 
 
 def patterns(sql: str) -> list[Pattern]:
     """The texts and regular expressions that columns are searched for, where they are constants. Raises PredicateError."""
     sought = []
-    for node in _walk(_parsed(sql)):
+    for node in walk(parsed(sql)):
         if node.get("class") == "FUNCTION" and node["function_name"].lower() in PATTERNS:
             column, pattern = (argument["expression"] for argument in node["arguments"][:2])
-            if column["class"] == "COLUMN_REF" and not any(each.get("class") == "COLUMN_REF" for each in _walk(pattern)):
-                ((text,),) = _database().cursor().execute(f"SELECT {_spelled(pattern)}").fetchall()
+            if column["class"] == "COLUMN_REF" and not any(each.get("class") == "COLUMN_REF" for each in walk(pattern)):
+                ((text,),) = database().cursor().execute(f"SELECT {spelled(pattern)}").fetchall()
                 sought.append(Pattern(_name(column), str(text), node["function_name"].lower() != "regexp_matches"))
     return sought
 
@@ -70,7 +66,7 @@ def first_match(pattern: Pattern, value: str) -> str:
     """The first match in a value, "" without one; as DuckDB finds it."""
     if pattern.literal:
         return pattern.text if pattern.text in value else ""
-    ((text,),) = _database().cursor().execute("SELECT regexp_extract(?, ?)", [value, pattern.text]).fetchall()
+    ((text,),) = database().cursor().execute("SELECT regexp_extract(?, ?)", [value, pattern.text]).fetchall()
     return str(text)
 
 
@@ -79,7 +75,7 @@ def distances(sql: str, kind_of: Callable[[str], str]) -> tuple[str, str]:
 
     kind_of: the type, as DuckDB names it, of an expression over the documents' columns. Raises PredicateError.
     """
-    return _distances(_parsed(sql), kind_of)
+    return _distances(parsed(sql), kind_of)
 
 
 def _distances(node: Node, kind_of: Callable[[str], str]) -> tuple[str, str]:
@@ -91,10 +87,10 @@ def _distances(node: Node, kind_of: Callable[[str], str]) -> tuple[str, str]:
         case "OPERATOR_NOT":
             lacks_inside, exceeds_inside = _distances(node["children"][0], kind_of)
             return exceeds_inside, lacks_inside
-    said = f"coalesce(({_spelled(node)}), false)"
+    said = f"coalesce(({spelled(node)}), false)"
     gaps = [
         f"coalesce(abs(({value}) - ({limit}))::DOUBLE / CASE WHEN ({limit}) = 0 THEN 1 ELSE abs({limit}) END, {NEVER})"
-        for value, limit in ((_spelled(value), _spelled(limit)) for _, value, limit in _orderings(node))
+        for value, limit in ((spelled(value), spelled(limit)) for _, value, limit in _orderings(node))
         if _is_number(kind_of(value)) and _is_number(kind_of(limit))
     ]
     gap = _least(gaps) if gaps else NEVER
@@ -126,35 +122,3 @@ def _is_number(kind: str) -> bool:
 
 def _name(column: Node) -> str:
     return str(column["column_names"][-1]).lower()
-
-
-@cache
-def _database() -> duckdb.DuckDBPyConnection:
-    """For parse trees: an empty database that reaches nothing."""
-    return duckdb.connect(":memory:", config={**SETTINGS, "enable_external_access": "false", "threads": "1"})
-
-
-@cache
-def _parsed(sql: str) -> Node:
-    columns_of(sql)  # refuses whatever is not one plain expression
-    ((text,),) = _database().cursor().execute("SELECT json_serialize_sql(?)", [f"SELECT {sql}\n"]).fetchall()
-    return json.loads(text)["statements"][0]["node"]["select_list"][0]
-
-
-def _spelled(node: Node) -> str:
-    """An expression of a parse tree as SQL."""
-    cursor = _database().cursor()
-    ((text,),) = cursor.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()
-    tree = json.loads(text)
-    tree["statements"][0]["node"]["select_list"] = [node]
-    ((sql,),) = cursor.execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
-    return sql.removeprefix("SELECT ")
-
-
-def _walk(node: object) -> Iterator[Node]:
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            yield from _walk(child)
