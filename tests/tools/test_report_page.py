@@ -75,6 +75,7 @@ def test_text_from_data_stays_text(page: "Page") -> None:
 def test_a_charts_data_is_there_as_a_table(page: "Page") -> None:
     page.locator("#chart-0 summary").click()
     rows = page.locator("#chart-0 .data tbody tr")
+    rows.last.wait_for()
     assert rows.count() == 3 and rows.nth(2).inner_text().split() == ["c", "1,234,570"]
 
 
