@@ -69,7 +69,7 @@ loop  = --store "$(STORE)" --mix "$(call given,MIX)" --steps $(STEPS) --tokens "
 
 .DEFAULT_GOAL := help
 .PHONY: help setup mix plan stats sql preview inspect report report-picture card model-card push classifier verify gc pretrain anneal upcycle ablation eval export generate trace analyze sft dpo kto
-.PHONY: bench bench-train bench-curation chaos fuzz test test-docs test-all docs lint lock audit clean
+.PHONY: bench bench-train bench-curation chaos fuzz test test-browser test-docs test-all docs lint lock audit clean
 
 help: ## list every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -185,6 +185,9 @@ chaos: $(VENV)/.dev ## kill, fill the disk, flip bits, cut files, fail storage; 
 
 fuzz: $(VENV)/.dev ## feed damaged files to every reader and loader: MINUTES= SEED=
 	@$(BIN)/python -m tools.fuzz --minutes "$(MINUTES)" --seed "$(SEED)" --workers "$(WORKERS)"
+
+test-browser: $(VENV)/.dev ## run the tests that look at pages in Chromium; they leave screenshots/
+	@$(BIN)/python -m pytest -q -m browser
 
 test-docs: $(VENV)/.dev ## run every command of README and docs
 	@$(BIN)/python -m pytest -q tests/docs

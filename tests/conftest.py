@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from tools.s3_server import S3
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is no quick test: `make test-browser` runs these."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def warming() -> Iterator[None]:
     """Compile in the background what later tests need (warm.py)."""
