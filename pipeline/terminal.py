@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from pipeline.disk import is_full
 from pipeline.errors import ConfigError, PipelineError
 
 PLAIN_WIDTH = 200  # into a file or a pipe, where tables may be as wide as they need to be
@@ -145,6 +146,9 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(INTERRUPTED)
+    except OSError as error:  # what the system refuses: a file that may not be read, a folder that may not be written, a full disk
+        _complain(f"{error}; free some space and run the same command again" if is_full(error) else str(error))
+        sys.exit(1)
     except Exception:  # a fault of ours; its message may quote data
         messages().print(traceback.format_exc(), end="")
         sys.exit(1)

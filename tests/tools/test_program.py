@@ -1,5 +1,6 @@
 """The program `tokenmill` as scripts, shells and terminals see it: exit statuses, plain output, completion, text that is not ours."""
 
+import errno
 import io
 import json
 import os
@@ -78,6 +79,12 @@ def failing(error: BaseException | None) -> typer.Typer:
     [
         (None, 0, ""),
         (PipelineError("the disk is full"), 1, "error: the disk is full\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            1,
+            "error: [Errno 28] No space left on device; free some space and run the same command again\n",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "data/reports"), 1, "error: [Errno 13] Permission denied: 'data/reports'\n"),
         (ConfigError("no mix `x`"), 2, "error: no mix `x`\n"),
         (PipelineError("[red]not markup[/] :smile:"), 1, "error: [red]not markup[/] :smile:\n"),
         (PipelineError("file \x1b]0;owned\x07\udcff"), 1, "error: file ␛]0;owned␇<U+DCFF>\n"),
