@@ -1,4 +1,4 @@
-"""The machine that a page's commands run on: a checkout, a home, servers on loopback, and one shell per page.
+"""The machine that pages' commands run on: a checkout, a home, a shell for each page; and the servers on loopback that machines share.
 
 In: a page's blocks. Out: for each command that failed, what it was, where it stands and what it said. A shell's commands run one after
 the other, in the environment and folder that the ones before left, without a terminal; a block that the text calls a file is written to
@@ -8,7 +8,6 @@ bears this machine's mark in its environment, and nothing with that mark is left
 
 import json
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.docs.checkout import check_out
+from tests.docs.checkout import ROOT, check_out
 from tests.docs.leftovers import MARK, end_leftovers
 from tests.docs.pages import Block, commands
 from tests.docs.pretend_hub import write_hub
@@ -39,8 +38,7 @@ SAID = 60  # lines of what a failed command said
 
 @dataclass(frozen=True)
 class Ran:
-    """A command: where it stands, as the page has it, as it ran, its exit status (None: too long), what it said, its seconds, and those of
-    the CPU, of what it waited for."""
+    """A command: where it stands, as the page has it, as it ran, its exit status (None: too long), what it said, its seconds."""
 
     place: str
     command: str
@@ -48,7 +46,6 @@ class Ran:
     status: int | None
     said: str
     seconds: float
-    cpu: float
 
     def __str__(self) -> str:
         how = f"was not done after {SECONDS} s" if self.status is None else f"ended with exit status {self.status}"
@@ -65,6 +62,7 @@ class Machine:
     checkout: Path
     environment: dict[str, str]
     ran: list[Ran] = field(default_factory=list)
+    is_closed: bool = False
     _given: set[str] = field(default_factory=set)
 
     def read(self, blocks: Sequence[Block]) -> list[Ran]:
@@ -75,8 +73,14 @@ class Machine:
             if blocks and before.page == blocks[0].page:
                 self._run(f"{before.page}, before it", before.runs, before.runs)
         for block in blocks:
-            self._do(block)
+            if not self.is_closed:
+                self._do(block)
         return [ran for ran in self.ran[begun:] if ran.status != 0]
+
+    def close(self) -> None:
+        """End what runs, and begin nothing more."""
+        self.is_closed = True
+        end_leftovers(self.environment[MARK])
 
     def _do(self, block: Block) -> None:
         if block.file:
@@ -103,7 +107,7 @@ class Machine:
         try:
             json.loads(block.text) if block.language == "json" else yaml.safe_load(block.text)
         except (ValueError, yaml.YAMLError) as error:
-            self.ran.append(Ran(block.place, block.text, block.text, 1, str(error), 0, 0))
+            self.ran.append(Ran(block.place, block.text, block.text, 1, str(error), 0))
 
     def _first(self, page: str, command: str) -> list[str]:
         wanted = [each.first for each in STAND_INS if each.first and each.is_for(page, command) and each.first not in self._given]
@@ -115,7 +119,7 @@ class Machine:
         state, said = self.folder / "shell", self.folder / "said"
         keep = f'{{ export -p; printf "cd %q\\n" "$PWD"; }} > {shlex.quote(str(state))}'
         program = f"source {shlex.quote(str(state))}\nset -o pipefail\ntrap {shlex.quote(keep)} EXIT\n{text}"
-        begun, cpu = time.monotonic(), _cpu()
+        begun = time.monotonic()
         with said.open("wb") as sink:
             # Into a file: a daemon that a command leaves behind would hold a pipe open.
             shell = subprocess.Popen(
@@ -127,57 +131,60 @@ class Machine:
                 os.killpg(shell.pid, signal.SIGKILL)
                 shell.wait()
                 status = None
-        ran = Ran(place, command, text, status, said.read_text(errors="replace"), time.monotonic() - begun, _cpu() - cpu)
+        ran = Ran(place, command, text, status, said.read_text(errors="replace"), time.monotonic() - begun)
         self.ran.append(ran)
-        print(f"{ran.seconds:6.1f} s, {ran.cpu:6.1f} of CPU  {place}: {command.splitlines()[0]}", flush=True)
+        print(f"{ran.seconds:6.1f} s  {place}: {command.splitlines()[0]}", flush=True)
         return ran
 
 
 @contextmanager
-def machine(folder: Path) -> Iterator[Machine]:
-    """A machine below `folder`, which is removed with everything that ran there."""
-    mark = f"{folder}"
+def services(folder: Path) -> Iterator[dict[str, str]]:
+    """A hub and object storage on loopback for any number of machines: the places that ENVIRONMENT names."""
+    commits = write_hub(ROOT, folder)
+    with serve_s3() as s3, serve_hub(folder) as hub:
+        s3.client.create_bucket(Bucket="bucket")
+        hub.commits |= dict.fromkeys(commits, folder)
+        hub.writable.add("your-name")
+        yield {"hub": hub.url, "token": hub.token, "files": str(folder), "s3": s3.url}
+
+
+@contextmanager
+def machine(folder: Path, services: dict[str, str]) -> Iterator[Machine]:
+    """A machine in `folder`, which is removed with everything that ran there."""
+    checkout = check_out(folder / "tokenmill")
+    for smaller in SMALLER:
+        path = checkout / smaller.file
+        path.write_text(yaml.safe_dump(smaller.applied(yaml.safe_load(path.read_text())), sort_keys=False))
+    install(folder / "programs")
+    places = services | {
+        "home": _home(folder / "home"), "cache": _cache(), "programs": str(folder / "programs"), "path": os.environ["PATH"],
+        "a_port": _free_port(), "b_port": _free_port(),
+    }  # fmt: skip
+    stands = {name: value.format(**places) for name, (value, _) in ENVIRONMENT.items()}
+    made = Machine(folder, checkout, _clean() | stands | {MARK: str(folder)})
     try:
-        checkout = check_out(folder / "tokenmill")
-        home = folder / "home"
-        home.mkdir()
-        for name in CARRIED:
-            if (Path.home() / name).exists():
-                (home / name).parent.mkdir(parents=True, exist_ok=True)
-                (home / name).symlink_to(Path.home() / name)
-        for smaller in SMALLER:
-            path = checkout / smaller.file
-            path.write_text(yaml.safe_dump(smaller.applied(yaml.safe_load(path.read_text())), sort_keys=False))
-        install(folder / "programs")
-        commits = write_hub(checkout, folder / "hub")
-        with serve_s3() as s3, serve_hub(folder / "hub") as hub:
-            s3.client.create_bucket(Bucket="bucket")
-            hub.commits |= dict.fromkeys(commits, folder / "hub")
-            hub.writable.add("your-name")
-            places = {
-                "home": home, "cache": _cache(), "hub": hub.url, "token": hub.token, "s3": s3.url, "files": folder / "hub",
-                "a_port": _free_port(), "b_port": _free_port(),
-                "programs": folder / "programs", "path": os.environ["PATH"],
-            }  # fmt: skip
-            stands = {name: value.format(**places) for name, (value, _) in ENVIRONMENT.items()}
-            yield Machine(folder, checkout, _clean() | stands | {MARK: mark})
+        yield made
     finally:
-        end_leftovers(mark)
+        made.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _home(folder: Path) -> str:
+    for name in CARRIED:
+        if (Path.home() / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(Path.home() / name)
+    folder.mkdir(exist_ok=True)
+    return str(folder)
 
 
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _cache() -> str:
+    return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 
 
-def _free_port() -> int:
+def _free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+        return str(server.getsockname()[1])
 
 
 def _clean() -> dict[str, str]:

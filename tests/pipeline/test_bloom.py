@@ -16,6 +16,7 @@ def some_keys(count: int) -> np.ndarray:
 
 @settings(deadline=None)  # the first call compiles
 @given(keys_of, keys_of)
+@pytest.mark.slow
 def test_what_was_inserted_is_found_and_with_so_few_keys_nothing_else(first: np.ndarray, second: np.ndarray) -> None:
     bloom = Bloom.sized(100, 1e-9)
     seen: set[int] = set()

@@ -66,6 +66,7 @@ def test_degenerate_texts(language: str) -> None:
     assert shares(list(DEGENERATE), language) == right
 
 
+@pytest.mark.slow
 def test_twenty_million_characters_without_a_line_end() -> None:
     assert shares(["#" + "é" * 20_000_000], "Python") == [20_000_000 / 20_000_001]
     assert shares(["x//" + "é" * 20_000_000, '"' * 19_999_999], "JavaScript") == [20_000_002 / 20_000_003, 0]

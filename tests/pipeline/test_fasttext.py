@@ -156,6 +156,7 @@ def test_numbers_that_lead_out_of_a_model_are_refused(everything: Path, tmp_path
         fasttext_file.read(tmp_path / "model.bin")
 
 
+@pytest.mark.slow
 def test_a_model_with_any_other_number_changed_still_answers_or_is_refused(everything: Path, tmp_path: Path) -> None:
     content, rng, refused = everything.read_bytes(), random.Random(1), 0
     data = np.frombuffer("the house été 42 x_y".encode(), np.uint8)

@@ -116,6 +116,7 @@ def written(store: Store) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in store.root.glob("*/**/*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_books_come_along_and_what_does_not_says_so(home: Hub, built: Store, recipes: Path, tmp_path: Path) -> None:
     read(tmp_path / "store")
     store = Store(tmp_path / "store")
@@ -152,6 +153,7 @@ def test_sources_that_were_built_here_keep_their_views_beside_a_release(hub: Hub
     assert asked(store, "SELECT DISTINCT source FROM failures") == asked(built, "SELECT DISTINCT source FROM failures WHERE source = 'web'")
 
 
+@pytest.mark.slow
 def test_pushed_twice_it_sends_nothing_and_a_new_card_sends_the_card(hub: Hub, built: Store) -> None:
     first = push(built)
     assert first.sent == first.files and hub.messages[-1] == "small: release" and len(hub.messages) > 2

@@ -143,6 +143,7 @@ def long_texts(size: int) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_texts_of_20_megabytes_without_a_blank(kind: Kind) -> None:
     check(long_texts(5), (kind,))
     found = segment(*batch_of(long_texts(1_000_000)).utf8, kind)

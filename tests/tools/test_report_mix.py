@@ -312,6 +312,7 @@ def test_a_damaged_table_is_an_error_that_says_what_to_do(built: Store, tmp_path
         lengths.section(replace(mix, manifest=manifest))
 
 
+@pytest.mark.slow
 def test_of_a_release_what_it_holds_is_shown_and_the_rest_is_said_to_be_missing(built: Store) -> None:
     mix = of(built)
     manifest = json.loads(json.dumps(dict(mix.manifest)))
