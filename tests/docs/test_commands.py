@@ -1,8 +1,8 @@
 """Every command block of README, CONTRIBUTING and docs, as a reader would give them, page after page.
 
-What a machine without hub, cloud and cluster needs instead has a line and a reason in stand_ins.py. Two readers have a machine each and read
+What a machine without hub, cloud and cluster needs instead has a line and a reason in stand_ins.py. Two readers, with a machine each, read
 at the same time, since most commands keep one core busy. A page may rest on what earlier pages of its reader left: of one alone
-(`-k own-mix`) commands may fail that do not among the others. Cost: some ten minutes of two cores, 150 MB of downloads by each reader.
+(`-k own-mix`) commands may fail that do not among the others. Cost: some ten minutes of two cores, 300 MB of downloads by each reader.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.docs.checkout import ROOT
 from tests.docs.machine import Machine, Ran, machine, services
 from tests.docs.pages import blocks, pages
 
-FIRST_READERS = ("README.md", "docs/ablations.md", "docs/cluster.md", "docs/benchmarks.md", "CONTRIBUTING.md")
+FIRST_READERS = ("README.md", "docs/evaluation.md", "docs/ablations.md", "docs/cluster.md", "docs/benchmarks.md", "CONTRIBUTING.md")
 
 
 @dataclass
@@ -64,4 +64,4 @@ def test_a_page_that_went_stale_is_told(readers: tuple[Reader, Reader]) -> None:
     failed = readers[1].read("docs/stale.md").result()
     (checkout / "pipeline" / "taggers" / "stale.py").unlink()  # which every command would import
     assert [ran.place for ran in failed] == ["docs/stale.md:4", "docs/stale.md:11", "docs/stale.md:17"]
-    assert "did you mean words?" in failed[0].said and "did you mean olmoe-mix?" in failed[1].said and "Bach" in failed[2].said
+    assert "unknown column wrods" in failed[0].said and "did you mean `olmoe-mix`?" in failed[1].said and "Bach" in failed[2].said
