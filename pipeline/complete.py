@@ -41,7 +41,7 @@ def _offered(names: Names, ctx: typer.Context, incomplete: str) -> list[str]:
     """The names that begin so and are plain words, in order; none where they cannot be found."""
     try:
         return sorted(name for name in names(ctx) if name.startswith(incomplete) and WORD.fullmatch(name))
-    except Exception:
+    except Exception:  # whatever is wrong, a prompt is no place to say it: the command itself does
         return []
 
 

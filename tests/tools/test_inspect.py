@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from pipeline import catalog
 from pipeline.build import Request, build
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.progress import Progress
 from pipeline.reader import MixReader
 from pipeline.stats import open_catalog
@@ -206,6 +206,17 @@ def test_a_release_shows_kept_documents_and_says_what_it_lacks(built: Store, tmp
     gone = shown(tmp_path, source="code", dropped="few_stars")[1]
     assert re.search(r"^dropped +by few_stars \(filter\)$", gone, re.MULTILINE) and "text        not in this store" in gone
     assert shown(tmp_path, instance="5")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("documents/wiki/*/part-*.parquet", "part-"), ("attributes/wiki/*/attributes.parquet", "attributes")]
+)  # fmt: skip
+def test_what_is_damaged_is_named_and_not_taken_for_absent(built: Store, tmp_path: Path, file: str, said: str) -> None:
+    shutil.copytree(built.root, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob(file):
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(PipelineError, match=rf"{said}.*cannot be read .*make verify"):
+        shown(tmp_path, source="wiki")
 
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b1m \u202eevil\u2066 [bold]x[/bold] :smile: <script>alert(1)</script>\r\x00\x7f\u2028 שלום"

@@ -6,6 +6,8 @@ Cost: a part's narrow tables, kept while its documents are asked for in order; o
 Not: nothing is computed; what a release left out, or `make gc` removed, is not there and comes back as None.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -128,7 +130,7 @@ class Part:
         part = self.tokens.unit.inputs[0]
         try:
             return _document(self.store, part.path, row)
-        except OSError:
+        except FileNotFoundError:
             return None
 
     def ids(self, entry: Entry, row: int, dtype: np.dtype) -> Ids:
@@ -170,13 +172,15 @@ class Parts:
         self.store = store
 
     def of(self, entry: Entry) -> tuple[Part, int] | None:
-        """An entry's part and its row there; None where the store does not hold what the shards were made of."""
-        try:
-            ends, decisions = _parts(self.store, entry.unit)
-            number = next(number for number, end in enumerate(ends) if entry.index < end)
-            return _part(self.store, decisions[number]), entry.index - (ends[number - 1] if number else 0)
-        except PipelineError:
+        """An entry's part and its row there; None where the store does not hold what the shards were made of. Raises PipelineError where
+        it does, and that is damaged."""
+        parts = _parts(self.store, entry.unit)
+        if parts is None:
             return None
+        ends, decisions = parts
+        number = next(number for number, end in enumerate(ends) if entry.index < end)
+        part = _part(self.store, decisions[number])
+        return (part, entry.index - (ends[number - 1] if number else 0)) if part else None
 
     def ids(self, entry: Entry, dtype: np.dtype) -> Ids | None:
         """The document's tokens; None of a dropped one whose text is not here."""
@@ -184,7 +188,7 @@ class Parts:
         if found:
             try:
                 return found[0].ids(entry, found[1], dtype)
-            except OSError:
+            except FileNotFoundError:
                 pass  # the tables are here, and the ids were left out
         return self._from_shards(entry, dtype) if entry.shard is not None else None
 
@@ -210,36 +214,57 @@ def _folder(artifact: Artifact) -> str:
 
 
 @lru_cache(maxsize=4)
-def _parts(store: Store, unit: str) -> tuple[list[int], list[Artifact]]:
-    """Of a unit of shards: where the rows of each of its parts end in its ledger, and their decisions."""
+def _parts(store: Store, unit: str) -> tuple[list[int], list[Artifact]] | None:
+    """Of a unit of shards: where the rows of each of its parts end in its ledger, and their decisions; None where these are not held."""
     inputs = store.record(unit).unit.inputs
     decisions = [artifact for artifact in inputs if artifact.path.endswith("/decisions.parquet")]
     if not decisions:
         raise PipelineError(f"{unit}: its record names no parts")
+    if not _holds(store, decisions[0]):
+        return None
     counts = [store.record(_folder(artifact)).counts["documents"] for artifact in decisions]
     return list(accumulate(counts)), decisions
 
 
 @lru_cache(maxsize=2)
-def _part(store: Store, decisions: Artifact) -> Part:
-    return Part(store, decisions)
+def _part(store: Store, decisions: Artifact) -> Part | None:
+    tokens = store.record(_folder(decisions)).unit.inputs[0]
+    return Part(store, decisions) if _holds(store, tokens) else None
+
+
+def _holds(store: Store, artifact: Artifact) -> bool:
+    """Whether there is anything of the unit that made it."""
+    return bool(store.files(_folder(artifact)))
+
+
+@contextmanager
+def _parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
+    """Raises FileNotFoundError, or PipelineError where the file is damaged."""
+    try:
+        with pq.ParquetFile(store.local(path)) as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise PipelineError(f"{store.url(path)}: cannot be read ({error}); run make verify REMOVE=1, then make mix again") from error
 
 
 @lru_cache(maxsize=48)
 def _table(store: Store, path: str) -> Any:
-    return pq.read_table(store.local(path))
+    with _parquet(store, path) as file:
+        return file.read()
 
 
 @lru_cache(maxsize=2)
 def _group(store: Store, path: str, group: int) -> Any:
-    with pq.ParquetFile(store.local(path)) as file:
+    with _parquet(store, path) as file:
         return file.read_row_group(group, columns=["text", "created", "added", "metadata"])
 
 
 @lru_cache(maxsize=2)
 def _groups(store: Store, path: str) -> list[int]:
     """Where each row group of a part ends."""
-    with pq.ParquetFile(store.local(path)) as file:
+    with _parquet(store, path) as file:
         return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
 
 
