@@ -18,7 +18,7 @@ import duckdb
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from pipeline import catalog
+from pipeline import catalog, damage
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.fetch import attribute_files
@@ -178,7 +178,7 @@ def _excerpt(place: int, parts: Parts, store: Store) -> str:
     number = bisect_right(ends, place)
     part, documents = parts[number]
     place -= ends[number] - documents
-    with store.open(part.path) as stream, pq.ParquetFile(stream) as file:
+    with damage.named(store, part.path), store.open(part.path) as stream, pq.ParquetFile(stream) as file:
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if place < rows:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import catalog
+from pipeline import catalog, damage
 from pipeline.config import suggestion
 from pipeline.errors import ConfigError
 from pipeline.reader import DocumentSpan
@@ -144,7 +144,7 @@ class Books:
 
     def _failures(self, source: str, reason: str) -> Iterator[Failure]:
         for unit in self.sources[source]["units"].get("documents", []):
-            table = pq.read_table(self.store.local(f"{unit}/failures.parquet"))
+            table = _read(self.store, f"{unit}/failures.parquet", None)
             for line in table.filter(pc.equal(table["reason"], reason)).to_pylist():
                 yield Failure(source, **line)
 
@@ -167,7 +167,8 @@ def _numbered(table: pa.Table) -> pa.Table:
 
 @lru_cache(maxsize=2)
 def _read(store: Store, path: str, columns: tuple[str, ...] | None) -> Any:
-    return pq.read_table(store.local(path), columns=list(columns) if columns else None)
+    with damage.named(store, path):
+        return pq.read_table(store.local(path), columns=list(columns) if columns else None)
 
 
 def _there(names: Mapping[str, Any]) -> str:

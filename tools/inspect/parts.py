@@ -6,8 +6,6 @@ Cost: a part's narrow tables, kept while its documents are asked for in order; o
 Not: nothing is computed; what a release left out, or `make gc` removed, is not there and comes back as None.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import damage
 from pipeline.errors import PipelineError
 from pipeline.store import Store
 from pipeline.taggers.predicates import columns_of
@@ -237,34 +236,22 @@ def _holds(store: Store, artifact: Artifact) -> bool:
     return bool(store.files(_folder(artifact)))
 
 
-@contextmanager
-def _parquet(store: Store, path: str) -> Iterator[pq.ParquetFile]:
-    """Raises FileNotFoundError, or PipelineError where the file is damaged."""
-    try:
-        with pq.ParquetFile(store.local(path)) as file:
-            yield file
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise PipelineError(f"{store.url(path)}: cannot be read ({error}); run make verify REMOVE=1, then make mix again") from error
-
-
 @lru_cache(maxsize=48)
 def _table(store: Store, path: str) -> Any:
-    with _parquet(store, path) as file:
-        return file.read()
+    with damage.named(store, path):
+        return pq.read_table(store.local(path))
 
 
 @lru_cache(maxsize=2)
 def _group(store: Store, path: str, group: int) -> Any:
-    with _parquet(store, path) as file:
+    with damage.named(store, path), pq.ParquetFile(store.local(path)) as file:
         return file.read_row_group(group, columns=["text", "created", "added", "metadata"])
 
 
 @lru_cache(maxsize=2)
 def _groups(store: Store, path: str) -> list[int]:
     """Where each row group of a part ends."""
-    with _parquet(store, path) as file:
+    with damage.named(store, path), pq.ParquetFile(store.local(path)) as file:
         return list(accumulate(file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)))
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import edits
+from pipeline import damage, edits
 from pipeline.errors import PipelineError
 from pipeline.sql import quoted_list
 from pipeline.store import Store
@@ -53,7 +53,8 @@ def documents(store: Store, sources: Mapping[str, Source], places: Iterable[Plac
         (part,) = (part for part in source.parts if part.number == number)
         before = _spans(store, source.units.get("prepared"), number)
         after = _spans(store, source.edits, number)
-        with _opened(store, part.documents.path) as stream, pq.ParquetFile(stream) as file:
+        path = part.documents.path
+        with damage.named(store, path), _opened(store, path) as stream, pq.ParquetFile(stream) as file:
             first = 0
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows
@@ -74,7 +75,11 @@ def _opened(store: Store, path: str) -> BinaryIO:
 def _spans(store: Store, folders: Sequence[str] | None, part: int) -> pa.Table:
     if not folders:
         return SPANS.empty_table()
-    with store.open(f"{folders[part]}/spans.parquet") as stream:
+    return _table(store, f"{folders[part]}/spans.parquet")
+
+
+def _table(store: Store, path: str) -> pa.Table:
+    with damage.named(store, path), _opened(store, path) as stream:
         return pq.read_table(stream)
 
 
@@ -94,8 +99,7 @@ def removed(store: Store, source: Source, place: Place) -> pa.Table:
     name, tables = f"removed-{source.scope_part(place.part):06d}.parquet", [SPANS.empty_table()]
     for folder in source.units.get("paragraphs", []):
         if f"{folder}/{name}" in {file.path for file in store.record(folder).outputs}:
-            with store.open(f"{folder}/{name}") as stream:
-                spans = pq.read_table(stream)
+            spans = _table(store, f"{folder}/{name}")
             tables.append(spans.filter(pc.equal(spans["row"], place.row)))
     return pa.concat_tables(tables)
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline import damage
 from pipeline.download.packages import fetch_all
 from pipeline.errors import PipelineError
 from pipeline.holdout import id_hash
@@ -109,7 +110,7 @@ def _sampled(mix: BuiltMix, source: BuiltSource) -> Iterator[pa.Table]:
     chosen = _spaced(len(parts), GROUPS)
     for number in chosen:
         kept = mix.table("kept", [f"{decided[number]}/decisions.parquet"])["kept"]
-        with mix.store.open(parts[number]) as stream, pq.ParquetFile(stream) as file:
+        with damage.named(mix.store, parts[number]), mix.store.open(parts[number]) as stream, pq.ParquetFile(stream) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             groups = _spaced(len(sizes), -(-GROUPS // len(chosen)))
             for group in groups:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipeline import damage
 from pipeline.errors import PipelineError
 from pipeline.evaluations import EvaluationSet, Item, items
 from pipeline.files import sha256_of
@@ -105,7 +106,8 @@ def _named(store: Store, source: Source, place: Place, tagger: str) -> list[str]
     """The items that a document matches, by the table that the tagger left."""
     taggers = source.entry["taggers"]
     folder = source.units["attributes"][place.part * len(taggers) + taggers.index(tagger)]
-    with store.open(f"{folder}/matches.parquet") as stream:
+    path = f"{folder}/matches.parquet"
+    with damage.named(store, path), store.open(path) as stream:
         found = pq.read_table(stream, filters=[("row", "=", place.row)]).to_pylist()
     return [f"{each['matched']} of {each['total']} n-grams or paragraphs of {each['evaluation']} {each['item']}" for each in found]
 
