@@ -11,6 +11,8 @@ from tools import where_time_goes
 from tools.bench_train import STEP, ContenderFailed, Running, reached
 from tools.train_contenders import Contender, Step, build, parts_of
 
+pytestmark = pytest.mark.slow  # of what measures, and measured with a second each
+
 TINY = {
     "model.d_model": "32", "model.layers": "2", "model.heads": "2", "model.experts": "8", "model.top_k": "2", "model.expert_width": "16",
     "model.vocab_size": "500", "model.padded_vocab": "512", "train.sequence_length": "32", "train.batch_tokens": "256",

@@ -7,6 +7,8 @@ import pytest
 
 from tools.measure import CommandFailed, run
 
+pytestmark = pytest.mark.slow  # of what measures, and measured with a second each
+
 SPIN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 # Leaves its parent, as a daemon does, and works on after the command has ended.
 DAEMON = "import os, subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {code!r}], start_new_session=True)\n"
